@@ -1,0 +1,76 @@
+# The words of the house. Each works on a fresh checkout: what it needs is made first and remembered in .venv/.
+# ARGS adds arguments to the command behind a word: make serve ARGS="--listen tcp://0.0.0.0:1883"
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+ENGINE := $(wildcard fastmq/_*.pyx fastmq/_*.pxd)
+LIBASAN = $(shell cc -print-file-name=libasan.so)
+
+.PHONY: serve build test check bench spec fuzz asan wheel sdist docs clean
+
+serve: build
+	$(BIN)/fastmq serve $(ARGS)
+
+build: $(VENV)/.built
+
+test: build $(VENV)/.installed-dev $(VENV)/.provisioned
+	$(BIN)/pytest $(ARGS)
+
+check: build $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy fastmq
+	$(BIN)/cython-lint fastmq
+	$(BIN)/python -m tests.check_stubs
+
+bench: build $(VENV)/.installed-dev $(VENV)/.provisioned
+	$(BIN)/python -m bench $(ARGS)
+
+spec: build $(VENV)/.installed-dev $(VENV)/.provisioned
+	$(BIN)/pytest tests/spec $(ARGS)
+
+fuzz: build $(VENV)/.installed-dev
+	$(BIN)/pytest tests/fuzz $(ARGS)
+
+# A copy of the tree, so that the instrumented extensions never stand in for the real ones.
+asan: $(VENV)/.installed-dev $(VENV)/.provisioned
+	rm -rf build/asan && mkdir -p build/asan && cp -r fastmq tests setup.py pyproject.toml build/asan/
+	find build/asan -name '*.so' -delete
+	cd build/asan && FASTMQ_SANITIZE=address $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd build/asan && LD_PRELOAD=$(LIBASAN) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=. \
+		$(abspath $(BIN))/python -m pytest --timeout 120 $(or $(ARGS),tests/unit tests/wire tests/spec)
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m build --wheel
+
+sdist: $(VENV)/.installed-dev
+	$(BIN)/python -m build --sdist
+
+docs: build
+	$(BIN)/python -m fastmq.config.reference
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info fastmq/*.so $(VENV)/.built
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/.made: scripts/make-venv.sh
+	PYTHON=$(PYTHON) scripts/make-venv.sh $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py
+	$(PIP) install --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --no-build-isolation -e '.[dev]'
+	touch $@
+
+$(VENV)/.provisioned: tests/provision.sh
+	bash tests/provision.sh
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(ENGINE)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@

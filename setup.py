@@ -1,0 +1,39 @@
+"""Compiles the engine: every `fastmq/_*.pyx` becomes one extension module. Everything else is in pyproject.toml.
+
+FASTMQ_SANITIZE=address   builds with AddressSanitizer (`make asan`)
+FASTMQ_DEBUG=1            builds with bounds, wraparound and None checks, whatever the files say
+"""
+
+import os
+from glob import glob
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+SANITIZE = os.environ.get("FASTMQ_SANITIZE", "")
+DEBUG = os.environ.get("FASTMQ_DEBUG", "") == "1"
+CHECKED = {"boundscheck": True, "wraparound": False, "nonecheck": True, "initializedcheck": True, "cdivision": False}
+
+compile_flags, link_flags = ["-O2", "-g0"], []
+if DEBUG:
+    compile_flags = ["-O1", "-g", "-UNDEBUG"]
+if SANITIZE:
+    compile_flags = [f"-fsanitize={SANITIZE}", "-g", "-O1", "-fno-omit-frame-pointer"]
+    link_flags = [f"-fsanitize={SANITIZE}"]
+
+extensions = [
+    Extension(f"fastmq.{Path(source).stem}", [source], extra_compile_args=compile_flags, extra_link_args=link_flags)
+    for source in sorted(glob("fastmq/_*.pyx"))
+]
+variant = SANITIZE or ("debug" if DEBUG else "release")
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir=f"build/cython-{variant}",
+        include_path=["."],
+        language_level=3,
+        compiler_directives=CHECKED if DEBUG else {},
+    )
+)
