@@ -1,0 +1,145 @@
+"""Logging: the standard library's, one line per event, `key=value` text or JSON. Never a line per message.
+
+log = logs.get("broker")
+log.info("client connected", client="sensor-7", version=5)
+log.rarely("warning", "accept", "cannot accept a connection", error=error)     # at most one line in 10 s
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal, TextIO
+
+ROOT: Final = "fastmq"
+RARELY_S: Final = 10.0
+"""How long `rarely` stays silent about one key."""
+RARE_KEYS_MAX: Final = 1024
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["text", "json"]
+
+_NUMBERS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Log:
+    """A standard logger whose lines carry fields."""
+
+    __slots__ = ("_clock", "_logger", "_rare")
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._rare: dict[str, tuple[float, int]] = {}  # key -> (when the next line may come, lines withheld)
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._write(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """An error, with the traceback of the exception that is being handled."""
+        self._write(logging.ERROR, event, fields, with_traceback=True)
+
+    def rarely(self, level: Level, key: str, event: str, **fields: object) -> None:
+        """As the method `level`, but at most one line in `RARELY_S` per `key`; the next one says how many were not."""
+        now = self._clock()
+        due, withheld = self._rare.get(key, (now, 0))
+        if now < due:
+            self._rare[key] = (due, withheld + 1)
+            return
+        if len(self._rare) >= RARE_KEYS_MAX:
+            self._rare.clear()
+        self._rare[key] = (now + RARELY_S, 0)
+        if withheld:
+            fields["withheld"] = withheld
+        self._write(_NUMBERS[level], event, fields)
+
+    def _write(self, level: int, event: str, fields: dict[str, object], *, with_traceback: bool = False) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, "%s", event, exc_info=with_traceback, extra={"fields": fields})
+
+
+def get(name: str = "") -> Log:
+    """The log of a room: `get("broker")` is the standard logger `fastmq.broker`."""
+    return Log(logging.getLogger(f"{ROOT}.{name}" if name else ROOT))
+
+
+def configure(level: str, format: str, stream: TextIO | None = None) -> None:
+    """Send fastmq's lines to `stream` (standard error). For programs; a library's user configures logging himself."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    root = logging.getLogger(ROOT)
+    root.handlers[:] = [handler]
+    root.setLevel(_NUMBERS[level])
+    root.propagate = False
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z info broker client connected client=sensor-7 version=5`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [_timestamp(record), record.levelname.lower(), _room(record), record.getMessage()]
+        parts += [f"{key}={_quoted(value)}" for key, value in _fields(record).items()]
+        if record.exc_info:
+            parts.append("\n" + self.formatException(record.exc_info))
+        return " ".join(parts)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, room, event, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        import orjson  # noqa: PLC0415  text is the default, and needs no orjson
+
+        line: dict[str, Any] = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "room": _room(record),
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.msecs):03d}Z"
+
+
+def _room(record: logging.LogRecord) -> str:
+    return record.name.removeprefix(f"{ROOT}.")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return fields
+
+
+def _quoted(value: object) -> str:
+    """As it is when that is one plain word; else in quotes, escaped, so that no client id can forge a line."""
+    text = str(value)
+    if text and text.isprintable() and not any(mark in text for mark in ' "=\\'):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').translate(_ESCAPES) + '"'
+
+
+class _Escapes(dict[int, str]):
+    """Code point -> its escape, or itself when it can be printed. Nothing is kept: strangers choose the text."""
+
+    def __missing__(self, code: int) -> str:
+        if chr(code).isprintable():
+            return chr(code)
+        return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
+
+
+_ESCAPES: Final = _Escapes({ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"})
