@@ -1,0 +1,1 @@
+"""Black-box conformance: every test names the normative statements of MQTT that it proves."""
