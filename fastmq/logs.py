@@ -97,7 +97,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, room, event, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        import orjson  # noqa: PLC0415  text is the default, and needs no orjson
+        import orjson  # here: text is the default, and needs no orjson
 
         line: dict[str, Any] = {
             "time": _timestamp(record),

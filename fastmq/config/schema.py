@@ -1,0 +1,269 @@
+"""Every setting, declared once: its default, its limits, its unit and what it does. The only list of settings.
+
+`load` fills these from a file, the environment and flags; `reference` writes docs/reference/config.md from them.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, cast
+
+from fastmq.config.listener import Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is declared about one setting besides its default; the default's type is the setting's type."""
+
+    help: str
+    unit: str = ""
+    limits: tuple[float, float] | None = None
+    """The least and the greatest number allowed."""
+    choices: tuple[object, ...] = ()
+    """The values allowed; for a list, the items allowed."""
+    not_empty: bool = False
+
+
+def setting(
+    default: Any,
+    *,
+    help: str,
+    unit: str = "",
+    min: float | None = None,
+    max: float | None = None,
+    choices: tuple[object, ...] = (),
+    not_empty: bool = False,
+) -> Any:
+    limits = None if min is None or max is None else (min, max)
+    declared = Setting(help=help, unit=unit, limits=limits, choices=choices, not_empty=not_empty)
+    return field(default=default, metadata={"setting": declared})
+
+
+BYTES: Final = "bytes"
+MQTT_PACKET_MAX: Final = 268_435_460  # the largest remaining length, and the fixed header before it
+U16_MAX: Final = 65_535
+U32_MAX: Final = 4_294_967_295
+SIZE_MAX: Final = 2**63 - 1  # what the engine can count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttSettings:
+    """What the broker offers to and demands of every client."""
+
+    packet_max_bytes: int = setting(
+        1_048_576, unit=BYTES, min=64, max=MQTT_PACKET_MAX, help="The largest packet that a client may send."
+    )
+    receive_maximum: int = setting(
+        1024,
+        min=1,
+        max=U16_MAX,
+        help="How many QoS 1 and 2 messages a client may have unacknowledged towards the broker.",
+    )
+    inflight_max: int = setting(
+        32,
+        min=1,
+        max=U16_MAX,
+        help="How many QoS 1 and 2 messages a client that names no Receive Maximum may have unacknowledged.",
+    )
+    topic_alias_maximum: int = setting(
+        64, min=0, max=U16_MAX, help="How many topic aliases a client may use towards the broker; 0: none."
+    )
+    topic_alias_outbound_max: int = setting(
+        64,
+        min=0,
+        max=U16_MAX,
+        help="How many topic aliases the broker uses towards a client, which may allow fewer; 0: none.",
+    )
+    topic_levels_max: int = setting(128, min=1, max=U16_MAX, help="How many levels a topic name or filter may have.")
+    keepalive_multiplier: float = setting(
+        1.5, min=1.0, max=10.0, help="A client is gone after its keep-alive times this without a packet. MQTT says 1.5."
+    )
+    keepalive_max_s: int = setting(
+        65_535,
+        unit="s",
+        min=1,
+        max=U16_MAX,
+        help="The longest keep-alive; who asks for more is given this, and below 65535 who asks for none, too.",
+    )
+    session_expiry_max_s: int = setting(
+        604_800,
+        unit="s",
+        min=0,
+        max=U32_MAX,
+        help="How long a session outlives its connection at most; 4294967295: for ever.",
+    )
+    client_id_max_bytes: int = setting(1024, unit=BYTES, min=23, max=U16_MAX, help="The longest client identifier.")
+    maximum_qos: int = setting(2, choices=(0, 1, 2), help="The highest QoS that a client may publish with.")
+    retain_available: bool = setting(True, help="Whether clients may publish retained messages.")
+    wildcard_available: bool = setting(True, help="Whether clients may subscribe with `+` and `#`.")
+    shared_available: bool = setting(True, help="Whether clients may subscribe to `$share/group/filter`.")
+    subscription_id_available: bool = setting(True, help="Whether clients may give their subscriptions identifiers.")
+    connect_timeout_s: float = setting(
+        15.0, unit="s", min=0.1, max=3600.0, help="A connection whose CONNECT is not complete by then is closed."
+    )
+    response_information: str = setting(
+        "", help="The prefix of the Response Information for clients that ask for it; empty: none is given."
+    )
+    server_reference: str = setting(
+        "", help="The Server Reference named to clients that are sent elsewhere; empty: none."
+    )
+    accept_versions: tuple[int, ...] = setting(
+        (3, 4, 5),
+        choices=(3, 4, 5),
+        not_empty=True,
+        help="The protocol levels accepted: 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """What waits for one session: for its connection, or for its acknowledgements."""
+
+    messages_max: int = setting(1000, min=1, max=U32_MAX, help="How many messages wait for one session at most.")
+    bytes_max: int = setting(
+        1_048_576, unit=BYTES, min=1024, max=SIZE_MAX, help="How many bytes of messages wait for one session at most."
+    )
+    qos0_offline: bool = setting(False, help="Whether QoS 0 messages wait for a session without a connection, too.")
+    drop: Literal["newest", "oldest"] = setting(
+        "newest", choices=("newest", "oldest"), help="Which QoS 1 and 2 messages are lost when the queue is full."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSettings:
+    """What clients may take of the machine."""
+
+    connections_max: int = setting(0, min=0, max=U32_MAX, help="How many connections at a time; 0: no limit.")
+    output_max_bytes: int = setting(
+        1_048_576, unit=BYTES, min=4096, max=SIZE_MAX, help="How much output waits for one connection's socket at most."
+    )
+    memory_max_bytes: int = setting(
+        0,
+        unit=BYTES,
+        min=0,
+        max=SIZE_MAX,
+        help="From this much memory on, new work is refused; 0: 80 % of what the machine or its control group has.",
+    )
+    subscriptions_max: int = setting(
+        0, min=0, max=U32_MAX, help="How many subscriptions one session may have; 0: no limit."
+    )
+    sessions_max: int = setting(0, min=0, max=U32_MAX, help="How many sessions the broker keeps; 0: no limit.")
+    slow_after_ms: int = setting(
+        200,
+        unit="ms",
+        min=0,
+        max=60_000,
+        help="How long a subscriber that does not keep up may hold back its publishers before they go on without it.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSettings:
+    """Shared subscriptions: `$share/group/filter` and `$queue/filter`."""
+
+    strategy: Literal["round_robin", "random", "sticky", "hash_clientid", "hash_topic", "least_inflight"] = setting(
+        "round_robin",
+        choices=("round_robin", "random", "sticky", "hash_clientid", "hash_topic", "least_inflight"),
+        help="Which member of the group gets a message.",
+    )
+    queue_messages_max: int = setting(10_000, min=1, max=U32_MAX, help="How many messages wait for one group at most.")
+    queue_bytes_max: int = setting(
+        16_777_216, unit=BYTES, min=1024, max=SIZE_MAX, help="How many bytes of messages wait for one group at most."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetainSettings:
+    """Retained messages."""
+
+    messages_max: int = setting(0, min=0, max=U32_MAX, help="How many are kept; 0: no limit besides memory.")
+    bytes_max: int = setting(
+        0, unit=BYTES, min=0, max=SIZE_MAX, help="How many bytes are kept; 0: no limit besides memory."
+    )
+    payload_max_bytes: int = setting(
+        0,
+        unit=BYTES,
+        min=0,
+        max=MQTT_PACKET_MAX,
+        help="The largest payload that is retained; 0: any that fits a packet.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SysTopicsSettings:
+    """The broker's own figures, published under `$SYS/broker/`."""
+
+    interval_s: int = setting(10, unit="s", min=0, max=86_400, help="How often they are published; 0: never.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """Who may connect."""
+
+    allow_anonymous: bool = setting(True, help="Whether clients may connect without being known.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", choices=("debug", "info", "warning", "error"), help="The least important lines that are written."
+    )
+    format: Literal["text", "json"] = setting(
+        "text", choices=("text", "json"), help="Words and key=value, or one JSON object a line."
+    )
+    connections: bool = setting(True, help="Whether a line is written for each client that connects and disconnects.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of one broker. Immutable: a change is a new Config."""
+
+    listen: tuple[Listener, ...] = setting(
+        (Listener("tcp", "127.0.0.1", 1883),),
+        not_empty=True,
+        help="Where the broker listens: `tcp://HOST:PORT`, an IPv6 address in brackets; port 0: any free port.",
+    )
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    shared: SharedSettings = field(default_factory=SharedSettings)
+    retain: RetainSettings = field(default_factory=RetainSettings)
+    systopics: SysTopicsSettings = field(default_factory=SysTopicsSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A setting found in the schema: where it is, and what was declared about it."""
+
+    section: str
+    """Empty at the top level."""
+    name: str
+    default: Any
+    setting: Setting
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}" if self.section else self.name
+
+    @property
+    def environment(self) -> str:
+        return "FASTMQ_" + self.key.replace(".", "__").upper()
+
+
+def sections() -> dict[str, type[Any]]:
+    """The sections of Config by name, in their order."""
+    return {item.name: cast(type[Any], item.default_factory) for item in fields(Config) if not item.metadata}
+
+
+def declared() -> dict[str, Declared]:
+    """Every setting by its key, in the order of the schema."""
+    found = [_declared("", item) for item in fields(Config) if "setting" in item.metadata]
+    for section, settings in sections().items():
+        found += [_declared(section, item) for item in fields(settings)]
+    return {each.key: each for each in found}
+
+
+def _declared(section: str, item: Any) -> Declared:
+    return Declared(section, item.name, item.default, item.metadata["setting"])

@@ -1,0 +1,127 @@
+"""From what a person wrote to the value of a setting, or to a sentence that says what is wrong with it."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastmq.config.listener import Listener
+from fastmq.config.schema import SIZE_MAX, Declared, Setting
+
+WORDS: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def from_toml(declared: Declared, given: object) -> object:
+    """The value for `declared` that a TOML file gives.
+
+    :raises ValueError: it has the wrong type, or is out of range.
+    """
+    if not isinstance(declared.default, tuple):
+        return _checked(declared, _typed(declared.default, given))
+    if not isinstance(given, list):
+        raise ValueError(f"must be a list, not {_shown(given)}")
+    items = [_checked(declared, _typed(declared.default[0], item)) for item in given]
+    return _checked_list(declared, items)
+
+
+def from_text(declared: Declared, given: str) -> object:
+    """The value for `declared` that an environment variable or a flag gives; a list's items are split at commas.
+
+    :raises ValueError: it cannot be read as such a value, or is out of range.
+    """
+    if not isinstance(declared.default, tuple):
+        return _checked(declared, _read(declared.default, given))
+    items = [_checked(declared, _read(declared.default[0], item.strip())) for item in given.split(",") if item.strip()]
+    return _checked_list(declared, items)
+
+
+def shown(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def plain(value: object) -> object:
+    """A value as JSON has it: listeners as text."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Listener) else value
+
+
+def limits_shown(rule: Setting) -> str:
+    """`1 to 65535 bytes`; empty when there are no limits."""
+    if rule.limits is None:
+        return ""
+    least, greatest = rule.limits
+    reach = f"{least} or more" if greatest == SIZE_MAX else f"{least} to {greatest}"
+    return f"{reach} {rule.unit}".rstrip()
+
+
+_TYPE_NAMES: Final[dict[type, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Listener: "an address like tcp://127.0.0.1:1883",
+}
+
+
+def _typed(like: object, given: object) -> object:
+    kind = type(like)
+    if kind is float and type(given) is int:
+        return float(given)
+    if kind is Listener and type(given) is str:
+        return Listener.parse(given)
+    if type(given) is kind:
+        return given
+    raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {_shown(given)}")
+
+
+def _read(like: object, text: str) -> object:
+    kind = type(like)
+    try:
+        return _READERS[kind](text)
+    except (KeyError, ValueError) as error:
+        if kind is Listener:
+            raise
+        raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {text!r}") from error
+
+
+_READERS: Final[dict[type, Callable[[str], Any]]] = {
+    bool: lambda text: WORDS[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+    Listener: Listener.parse,
+}
+
+
+def _checked(declared: Declared, value: object) -> object:
+    rule = declared.setting
+    if rule.choices and value not in rule.choices:
+        raise ValueError(f"must be one of {', '.join(map(shown, rule.choices))}, not {_shown(value)}")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("must not have the null character")
+    if rule.limits and isinstance(value, int | float) and not rule.limits[0] <= value <= rule.limits[1]:  # nor NaN
+        raise ValueError(f"must be {limits_shown(rule)}, not {value}")
+    return value
+
+
+def _checked_list(declared: Declared, items: list[object]) -> tuple[object, ...]:
+    if declared.setting.not_empty and not items:
+        raise ValueError("must not be empty")
+    for at, item in enumerate(items):
+        if item in items[:at] and not (isinstance(item, Listener) and item.port == 0):
+            raise ValueError(f"has {shown(item)} twice")
+    return tuple(items)
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, dict):
+        return "a table"
+    if isinstance(given, list):
+        return "a list"
+    return shown(given) if isinstance(given, bool | int | float | str) else str(given)
