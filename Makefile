@@ -22,7 +22,7 @@ check: build $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy fastmq
-	$(BIN)/cython-lint fastmq
+	PATH=$(BIN):$$PATH cython-lint fastmq  # it looks for pycodestyle on the path
 	$(BIN)/python -m tests.check_stubs
 
 bench: build $(VENV)/.installed-dev $(VENV)/.provisioned

@@ -1,0 +1,73 @@
+"""The options with which commands take settings, and what happens when one is wrong."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from fastmq.config import Loaded, load
+from fastmq.config.load import Flag
+from fastmq.config.schema import declared
+from fastmq.errors import ConfigError, Problem
+
+EXIT_WRONG_SETTING: Final = 2
+
+_LEVELS: Final = tuple(map(str, declared()["log.level"].setting.choices))
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the arguments config, listen, settings and log_level; `gather` takes them."""
+    for option in reversed(
+        (
+            click.option(
+                "-c",
+                "--config",
+                type=click.Path(path_type=Path),
+                envvar="FASTMQ_CONFIG",
+                metavar="FILE",
+                help="The settings, in TOML.  [env: FASTMQ_CONFIG]",
+            ),
+            click.option(
+                "-l",
+                "--listen",
+                multiple=True,
+                metavar="URL",
+                help="Listen here, as tcp://127.0.0.1:1883; repeat it for more. Port 0: any free port.",
+            ),
+            click.option(
+                "-s",
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="SECTION.KEY=VALUE",
+                help="Set one setting; repeat it for more. docs/reference/config.md has them all.",
+            ),
+            click.option("--log-level", type=click.Choice(_LEVELS), help="The same as --set log.level=..."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def gather(config: Path | None, listen: tuple[str, ...], settings: tuple[str, ...], log_level: str | None) -> Loaded:
+    """The settings of file, environment and flags. A wrong one ends the program with code 2 and a line each."""
+    try:
+        flags = [_assignment(text) for text in settings]
+        if listen:
+            flags.append(Flag("listen", ",".join(listen), "--listen"))
+        if log_level:
+            flags.append(Flag("log.level", log_level, "--log-level"))
+        return load(config, os.environ, flags)
+    except ConfigError as error:
+        click.echo(error, err=True)
+        sys.exit(EXIT_WRONG_SETTING)
+
+
+def _assignment(text: str) -> Flag:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError([Problem("--set", key, "write it as section.key=value")])
+    return Flag(key.strip(), value.strip(), "--set")
