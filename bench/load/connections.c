@@ -79,5 +79,5 @@ bool run_connections(void)
     report_real("rss_before_mb", (double)before.rss_bytes / 1e6, 2);
     report_real("rss_mb", (double)settled.rss_bytes / 1e6, 2);
     report_real("rss_closed_mb", (double)closed.rss_bytes / 1e6, 2);
-    return complete;
+    return complete || setup_failed("not all clients could connect and subscribe");
 }

@@ -141,14 +141,14 @@ bool run_filters(void)
     net.clients = options.clients + options.pubs;
     net_start(options.host, options.port);
     if (!net_connect_all(60))
-        return false;
+        return setup_failed("not all clients could connect");
 
     struct usage before = usage_of(options.pid);
     uint64_t start = now_ns();
     for (uint32_t i = 0; i < options.clients; i++)
         subscribe_more(&holders[i].link);
     if (!wait_until(all_subscribed, 30) || traffic.refused)
-        return false;
+        return setup_failed("not all subscriptions were granted");
     double seconds = (double)(now_ns() - start) / 1e9;
     struct usage after = usage_of(options.pid);
     report_int("filters", options.filters);

@@ -81,14 +81,14 @@ bool run_pattern(enum pattern pattern)
     net.clients = options.subs + options.pubs;
     net_start(options.host, options.port);
     if (!net_connect_all(30))
-        return false;
+        return setup_failed("not all clients could connect");
     for (uint32_t i = 0; i < options.subs; i++) {
         char filter[48];
         snprintf(filter, sizeof filter, "load/%u/reading", subscribers[i].first);
         subscribe_to(&subscribers[i].link, 1, pattern == FANIN ? "load/+/reading" : filter);
     }
-    if (!wait_until(all_subscribed, 5) || traffic.refused)
-        return false;
+    if (!wait_until(all_subscribed, 10) || traffic.refused)
+        return setup_failed("not all subscriptions were granted");
     traffic_run(copies_due);
     struct account account = {.expected = copies_due()};
     for (uint32_t i = 0; i < options.subs; i++)

@@ -99,12 +99,12 @@ bool run_retained(void)
     net.clients = options.pubs + 1;
     net_start(options.host, options.port);
     if (!net_connect_all(30))
-        return false;
+        return setup_failed("not all clients could connect");
 
     struct usage before = usage_of(options.pid);
     uint64_t start = now_ns();
     if (!store_all())
-        return false;
+        return setup_failed("not all messages could be stored");
     double seconds = (double)(now_ns() - start) / 1e9;
     struct usage after = usage_of(options.pid);
     wait_until(never, options.settle_s);

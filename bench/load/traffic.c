@@ -1,5 +1,7 @@
 #include "traffic.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "options.h"
@@ -78,6 +80,13 @@ void subscribe_to(struct client *c, uint16_t packet_id, const char *filter)
     *end++ = (uint8_t)options.sub_qos;
     net_wrote(c, put_subscribe(net_room(c, 300), net.version, packet_id, body, (size_t)(end - body)));
     net_flush(c);
+}
+
+bool setup_failed(const char *why)
+{
+    fprintf(stderr, "mqtt-load: %s: %u of %u clients open, %" PRIu64 " SUBACKs, %" PRIu64 " refused filters\n", why,
+            net.open, net.clients, traffic.subacks, traffic.refused);
+    return false;
 }
 
 bool wait_until(bool (*done)(void), double patience_s)

@@ -29,6 +29,8 @@ struct account {
 
 void traffic_packet(struct client *c, uint8_t head, const uint8_t *body, uint32_t length);
 void subscribe_to(struct client *c, uint16_t packet_id, const char *filter);
+/* Says why on the error output; false, for the workload to return. */
+bool setup_failed(const char *why);
 /* Turns until the condition holds; false after so long without any packet. */
 bool wait_until(bool (*done)(void), double patience_s);
 /* Publishes for the time of the options, then waits for what is on its way: copies_due says how much that is. */
