@@ -179,6 +179,7 @@ def mosquitto_config(port: int, settings: Mapping[str, Setting]) -> str:
         f"listener {port} {HOST}",
         "allow_anonymous true",
         "max_queued_messages 0",
+        "max_inflight_messages 0",
         "max_topic_alias 64",
         f"max_packet_size {settings.get('mqtt.packet_max_bytes', 1 << 20)}",
         f"sys_interval {settings.get('systopics.interval_s', 10)}",

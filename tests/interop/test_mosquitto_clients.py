@@ -9,7 +9,7 @@ from brokerproc import BrokerProcess
 from mosquitto_clients import VERSIONS, MosquittoSub, publish, subscribe_once
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
-every_qos = pytest.mark.parametrize("qos", (0, 1, 2))
+every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
 
 QUOTA_BUG = "2.0.11 sends more QoS 2 messages than the client's Receive Maximum allows"
 
@@ -106,7 +106,7 @@ def test_the_will_of_a_client_that_says_goodbye(broker: BrokerProcess, topic: st
 
 
 @every_version
-@pytest.mark.parametrize("qos", (1, 2))
+@pytest.mark.parametrize("qos", [1, 2])
 @pytest.mark.mosquitto_bug(QUOTA_BUG)
 def test_a_persistent_session_queues_while_its_client_is_away(
     broker: BrokerProcess, topic: str, version: str, qos: int
@@ -129,7 +129,7 @@ def test_a_session_of_version_5_expires_when_its_client_wished(broker: BrokerPro
     session = ("-V", "mqttv5", "-t", topic, "-q", 1, "-c", "-x", 1, "-i", topic.replace("/", "-"))
     MosquittoSub(broker, *session).leave()
     publish(broker, "-t", topic, "-q", 1, "-m", "too old")
-    expired_at = time.monotonic() + 1.6
+    expired_at = time.monotonic() + 2.6
     while time.monotonic() < expired_at:  # nothing announces an expiry: wait for its time
         publish(broker, "-t", f"{topic}/other", "-m", "tick")
     with MosquittoSub(broker, *session) as back:
