@@ -25,16 +25,15 @@ def run_once(scenario: Scenario, broker: Rival, *, seconds: float, mqtt: int, qu
     """One fresh broker, one load; the broker on the first core and the generator on the second, where there are two."""
     broker_core, load_core = (0, 1) if (os.cpu_count() or 1) > 1 else (None, None)
     command = scenario.command(seconds=seconds, mqtt=mqtt, quick=quick)
-    figures: load.Figures = {}
-    error = ""
     try:
         with rivals.running(broker, core=broker_core) as running:
             start_mb = running.memory_mb("VmRSS")
             figures = load.measure(command, port=running.port, pid=running.pid, core=load_core)
+            running.check_alive()
             figures |= {"rss_start_mb": start_mb, "rss_peak_mb": running.memory_mb("VmHWM")}
     except (load.LoadError, rivals.RivalError) as failure:
-        error = str(failure)
-    return Run(scenario.name, broker.name, version, mqtt, quick, figures, error)
+        return Run(scenario.name, broker.name, version, mqtt, quick, error=str(failure))
+    return Run(scenario.name, broker.name, version, mqtt, quick, figures)
 
 
 def chosen_brokers(names: Sequence[str], with_fastmq: bool) -> list[Rival]:

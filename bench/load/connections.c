@@ -74,7 +74,7 @@ bool run_connections(void)
     report_int("answered_ping", traffic.pongs);
     report_int("disconnects", lost);
     report_real("connects_per_s", n / seconds, 0);
-    report_real("cpu_us", (double)(connected.cpu_ns - before.cpu_ns) / 1e3 / n, 2);
+    report_real("cpu_us", ((double)connected.cpu_ns - (double)before.cpu_ns) / 1e3 / n, 2);
     report_real("bytes_per_connection", ((double)settled.rss_bytes - (double)before.rss_bytes) / n, 0);
     report_real("rss_before_mb", (double)before.rss_bytes / 1e6, 2);
     report_real("rss_mb", (double)settled.rss_bytes / 1e6, 2);

@@ -153,7 +153,7 @@ bool run_filters(void)
     struct usage after = usage_of(options.pid);
     report_int("filters", options.filters);
     report_real("subscribes_per_s", options.filters / seconds, 0);
-    report_real("subscribe_cpu_us", (double)(after.cpu_ns - before.cpu_ns) / 1e3 / options.filters, 3);
+    report_real("subscribe_cpu_us", ((double)after.cpu_ns - (double)before.cpu_ns) / 1e3 / options.filters, 3);
     report_real("bytes_per_filter", ((double)after.rss_bytes - (double)before.rss_bytes) / options.filters, 0);
 
     traffic_run(copies_due);

@@ -122,11 +122,11 @@ bool run_retained(void)
     report_int("bad", traffic.bad);
     report_int("disconnects", net.lost);
     report_real("stores_per_s", n / seconds, 0);
-    report_real("store_cpu_us", (double)(after.cpu_ns - before.cpu_ns) / 1e3 / n, 3);
+    report_real("store_cpu_us", ((double)after.cpu_ns - (double)before.cpu_ns) / 1e3 / n, 3);
     report_real("bytes_per_message", ((double)settled.rss_bytes - (double)before.rss_bytes) / n, 0);
     report_real("first_ms", first_ns ? (double)(first_ns - asked) / 1e6 : 0, 2);
     report_real("all_ms", first_ns ? (double)(last_ns - asked) / 1e6 : 0, 2);
-    report_real("cpu_us", (double)(done.cpu_ns - settled.cpu_ns) / 1e3 / n, 3);
+    report_real("cpu_us", ((double)done.cpu_ns - (double)settled.cpu_ns) / 1e3 / n, 3);
     report_real("rss_mb", (double)done.rss_bytes / 1e6, 2);
     return true;
 }

@@ -162,7 +162,7 @@ void traffic_run(uint64_t (*copies_due)(void))
 
 void traffic_report(const struct account *a)
 {
-    double cpu_us = (double)(traffic.after.cpu_ns - traffic.before.cpu_ns) / 1e3;
+    double cpu_us = ((double)traffic.after.cpu_ns - (double)traffic.before.cpu_ns) / 1e3;
     double received = traffic.received ? (double)traffic.received : 1;
     report_int("published", published());
     report_int("delivered", traffic.received);

@@ -115,8 +115,17 @@ def install(rival: Rival) -> None:
 class Running:
     """A broker process that answers."""
 
-    pid: int
+    process: subprocess.Popen[bytes]
     port: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def check_alive(self) -> None:
+        """Raise RivalError when the broker has ended: figures of such a run mean nothing."""
+        if self.process.poll() is not None:
+            raise RivalError(f"the broker ended during the run, exit code {self.process.returncode}")
 
     def memory_mb(self, line: str) -> float:
         """`VmRSS` (now) or `VmHWM` (the most it ever had) of the broker's first process."""
@@ -145,7 +154,7 @@ def running(rival: Rival, *, core: int | None = None) -> Iterator[Running]:
             process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         try:
             _await_answer(rival, process, port, log)
-            yield Running(process.pid, port)
+            yield Running(process, port)
         finally:
             _stop(process)
 
