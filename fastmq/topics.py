@@ -25,7 +25,8 @@ def validate_name(topic: str, levels_max: int = LEVELS_MAX) -> None:
 
     :raises TopicNameInvalid: it is empty, too long, too deep, not UTF-8, or has a wildcard. [MQTT-3.3.2-2]
     """
-    _validate_text(topic, levels_max, TopicNameInvalid)
+    _validate_text(topic, TopicNameInvalid)
+    _validate_depth(topic, levels_max, TopicNameInvalid)
     if "+" in topic or "#" in topic:
         raise TopicNameInvalid("a topic name has no wildcards")
 
@@ -35,7 +36,8 @@ def validate_filter(filter: str, levels_max: int = LEVELS_MAX) -> None:
 
     :raises TopicFilterInvalid: it is empty, too long, too deep, not UTF-8, or has a wildcard at a wrong place.
     """
-    _validate_text(filter, levels_max, TopicFilterInvalid)
+    _validate_text(filter, TopicFilterInvalid)
+    _validate_depth(filter, levels_max, TopicFilterInvalid)
     levels = filter.split("/")
     for level in levels[:-1]:
         if "#" in level:
@@ -51,16 +53,16 @@ def parse_subscription(text: str, levels_max: int = LEVELS_MAX) -> Subscription:
 
     :raises TopicFilterInvalid: the group's name or the filter breaks a rule.
     """
+    _validate_text(text, TopicFilterInvalid)
+    group: str | None
     if text.startswith("$share/"):
         group, slash, filter = text.removeprefix("$share/").partition("/")
         if not group or "+" in group or "#" in group:
             raise TopicFilterInvalid("the share name must have characters, and no wildcards")  # [MQTT-4.8.2-1, -2]
         if not slash:
             raise TopicFilterInvalid("the share name must be followed by '/' and a filter")  # [MQTT-4.8.2-2]
-        _validate_text(text, levels_max + 2, TopicFilterInvalid)
     elif text.startswith("$queue/"):
         group, filter = QUEUE_GROUP, text.removeprefix("$queue/")
-        _validate_text(text, levels_max + 1, TopicFilterInvalid)
     else:
         group, filter = None, text
     validate_filter(filter, levels_max)
@@ -79,7 +81,7 @@ def matches(filter: str, topic: str) -> bool:
     return len(wanted) == len(given) and all(want in ("+", have) for want, have in zip(wanted, given, strict=True))
 
 
-def _validate_text(text: str, levels_max: int, error: type[ProtocolError]) -> None:
+def _validate_text(text: str, error: type[ProtocolError]) -> None:
     if not text:
         raise error("must have at least one character")  # [MQTT-4.7.3-1]
     if "\0" in text:
@@ -90,5 +92,8 @@ def _validate_text(text: str, levels_max: int, error: type[ProtocolError]) -> No
         raise error("is not UTF-8") from None  # [MQTT-1.5.4-1]
     if size > BYTES_MAX:
         raise error(f"must not be longer than {BYTES_MAX} bytes")  # [MQTT-4.7.3-3]
+
+
+def _validate_depth(text: str, levels_max: int, error: type[ProtocolError]) -> None:
     if text.count("/") >= levels_max:
         raise error(f"must not have more than {levels_max} levels")

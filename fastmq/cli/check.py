@@ -1,5 +1,6 @@
 """`fastmq check`: validate the settings, print them, and where each came from."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def _value(loaded: Loaded, section: str, name: str) -> object:
 
 def _print_table(rows: Sequence[Row]) -> bool:
     """Whether it was printed: only on a terminal, and when rich is there."""
-    if not click.get_text_stream("stdout").isatty():
+    if not sys.stdout.isatty():
         return False
     try:
         from rich.console import Console
