@@ -46,8 +46,8 @@ double histogram_us(const struct histogram *h, double quantile)
         if (i < 32)
             return i / 1e3;
         int shift = (int)(i / 32) - 1;
-        double low = (double)((32ull + i % 32) << shift), width = (double)(1ull << shift);
-        return (low + width / 2) / 1e3;
+        double low = (double)((32ull + i % 32) << shift), middle = low + (double)(1ull << shift) / 2;
+        return (middle < (double)h->max ? middle : (double)h->max) / 1e3;
     }
     return 0;
 }
