@@ -60,11 +60,11 @@ $(VENV)/.made: scripts/make-venv.sh
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py
-	$(PIP) install --no-build-isolation -e .
+	FASTMQ_ENGINE=0 $(PIP) install --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --no-build-isolation -e '.[dev]'
+	FASTMQ_ENGINE=0 $(PIP) install --no-build-isolation -e '.[dev]'
 	touch $@
 
 $(VENV)/.provisioned: tests/provision.sh
