@@ -1,29 +1,22 @@
-"""The broker of the interop tests: fastmq, or Debian's mosquitto (FASTMQ_TEST_BROKER=mosquitto) to check the tests."""
+"""The broker of the interop tests: fastmq, or Debian's mosquitto (INTEROP_BROKER=mosquitto) to check the tests."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-for folder in (HERE, HERE.parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-from brokerproc import BrokerProcess, Setting, running_broker  # noqa: E402
+from tests.brokerproc import BrokerProcess, Setting, running_broker
 
 StartBroker = Callable[[dict[str, Setting]], BrokerProcess]
 
 
 def broker_kind() -> str:
-    kind = os.environ.get("FASTMQ_TEST_BROKER", "fastmq")
-    assert kind in ("fastmq", "mosquitto"), f"FASTMQ_TEST_BROKER={kind}: only fastmq and mosquitto are known"
+    kind = os.environ.get("INTEROP_BROKER", "fastmq")
+    assert kind in ("fastmq", "mosquitto"), f"INTEROP_BROKER={kind}: only fastmq and mosquitto are known"
     return kind
 
 

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from brokerproc import BrokerProcess, OutputTail
+from tests.brokerproc import BrokerProcess, OutputTail, await_condition
 
 VERSIONS: Final = ("mqttv31", "mqttv311", "mqttv5")
 TIMEOUT_S: Final = 10.0
@@ -67,6 +68,9 @@ class MosquittoSub:
 
     def leave(self) -> None:
         """DISCONNECT and end, as after Ctrl-C."""
+        # Its signal handler must not interrupt the library at work: wait until it sleeps in select().
+        state = Path(f"/proc/{self._process.pid}/stat")
+        await_condition(lambda: state.read_text().rpartition(")")[2].split()[0] == "S", what="mosquitto_sub sleeps")
         self._process.send_signal(signal.SIGINT)
         self._process.wait(TIMEOUT_S)
         self._output.join(TIMEOUT_S)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from brokerproc import BrokerProcess
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from tests.brokerproc import BrokerProcess
 
 VERSIONS: Final = (MQTTProtocolVersion.MQTTv31, MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5)
 TIMEOUT_S: Final = 10.0
@@ -21,9 +22,9 @@ TIMEOUT_S: Final = 10.0
 Filters = str | list[tuple[str, int]] | list[tuple[str, SubscribeOptions]]
 
 
-def properties(packet: int, **values: Any) -> Properties:
-    """properties(PacketTypes.PUBLISH, TopicAlias=5)"""
-    made = Properties(packet)
+def properties(packet: int, **values: Any) -> Any:
+    """properties(PacketTypes.PUBLISH, TopicAlias=5). Any, for paho sets their attributes at run time."""
+    made: Any = Properties(packet)  # type: ignore[no-untyped-call]
     for name, value in values.items():
         setattr(made, name, value)
     return made
@@ -101,7 +102,7 @@ class PahoClient:
 
     @property
     def connack_properties(self) -> dict[str, Any]:
-        found = self.connacks[-1][2]
+        found: Any = self.connacks[-1][2]
         return {} if found is None else dict(found.json())
 
     def leave(self, reason: ReasonCode | None = None, disconnect_properties: Properties | None = None) -> None:

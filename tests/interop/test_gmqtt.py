@@ -7,8 +7,9 @@ from typing import Any
 
 import gmqtt  # type: ignore[import-untyped]
 import pytest
-from brokerproc import BrokerProcess
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # type: ignore[import-untyped]
+
+from tests.brokerproc import BrokerProcess
 
 every_version = pytest.mark.parametrize("version", [MQTTv311, MQTTv50], ids=["MQTTv311", "MQTTv50"])
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from brokerproc import BrokerProcess
+
+from tests.brokerproc import BrokerProcess
 
 NODE = Path(__file__).resolve().parent / "node"
 

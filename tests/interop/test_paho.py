@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from brokerproc import BrokerProcess
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho_clients import VERSIONS, PahoClient, properties
+
+from tests.brokerproc import BrokerProcess
+from tests.interop.paho_clients import VERSIONS, PahoClient, properties
 
 every_version = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
