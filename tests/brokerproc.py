@@ -94,6 +94,7 @@ class BrokerProcess:
         self.host = HOST
         self.port = 0
         self._log_read = 0
+        self._stopped = False
         self._process = subprocess.Popen(
             command,
             env=dict(env),
@@ -135,7 +136,9 @@ class BrokerProcess:
         assert self.is_running(), f"{self.name} exited with {self._process.returncode}:\n{fresh}"
 
     def stop(self) -> None:
-        """SIGTERM; the broker must end by itself, with exit code 0 and a clean log."""
+        """SIGTERM; the broker must end by itself, with exit code 0 and a clean log. Once is enough."""
+        if self._stopped:
+            return
         self.assert_healthy()
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -148,6 +151,7 @@ class BrokerProcess:
         marks = [mark for mark in FATAL_MARKS if mark in log]
         assert not marks, f"{self.name} logged {marks}:\n{log}"
         assert code == 0, f"{self.name} exited with {code} after SIGTERM:\n{log}"
+        self._stopped = True
 
     def kill(self) -> None:
         if self.is_running():

@@ -8,7 +8,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 node_dir=$here/interop/node
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+as_root=
+own_policy=
+policy=/usr/sbin/policy-rc.d
+clean_up() {
+    rm -f "$log"
+    [ -z "$own_policy" ] || $as_root rm -f "$policy"
+}
+trap clean_up EXIT
 
 fail() {
     [ -s "$log" ] && tail -n 40 "$log" >&2
@@ -40,24 +47,19 @@ has npm || missing+=(npm)
 # Debian starts a service as soon as its package is unpacked; a second broker on 1883 would answer in place of
 # the one under test. While we install, the policy file forbids every start; it goes again if it was not there.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d own_policy=
     if [ -n "$mosquitto_is_new" ] && [ ! -e "$policy" ]; then
+        own_policy=yes
         printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
         $as_root chmod 755 "$policy"
-        own_policy=yes
     fi
-    local status=0
-    $as_root apt-get update >>"$log" 2>&1 || status=$?
-    [ "$status" -ne 0 ] || $as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1 || status=$?
-    [ -z "$own_policy" ] || $as_root rm -f "$policy"
-    return "$status"
+    $as_root apt-get update >>"$log" 2>&1 || return
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1
 }
 
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "provision: installing ${missing[*]}"
     has apt-get || fail "these must be installed by hand, for there is no apt-get here: ${missing[*]}"
-    as_root=
     [ "$(id -u)" -eq 0 ] || { has sudo || fail "run as root, or install by hand: ${missing[*]}"; as_root=sudo; }
     install_packages || fail "apt-get could not install: ${missing[*]}"
     # Where systemd runs, the next boot would start it too.

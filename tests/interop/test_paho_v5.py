@@ -12,6 +12,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.brokerproc import BrokerProcess
+from tests.interop.conftest import StartBroker
 from tests.interop.paho_clients import PahoClient, properties
 
 V5 = MQTTProtocolVersion.MQTTv5
@@ -253,3 +254,14 @@ def test_a_small_receive_maximum_is_respected(broker: BrokerProcess, topic: str)
         for number in range(100):
             pub.paho.publish(topic, str(number), 2)
         assert narrow.payloads(100) == [str(number) for number in range(100)]
+
+
+@pytest.mark.mosquitto_bug("2.0.11 says nothing when it ends")
+def test_a_broker_that_stops_says_so(start_broker: StartBroker, topic: str) -> None:
+    broker = start_broker({})
+    clients = [client(broker, f"{topic}/{n}").connect() for n in range(20)]
+    broker.stop()
+    for connected in clients:
+        connected.await_(lambda one=connected: len(one.disconnects) == 1, "DISCONNECT")  # type: ignore[misc]
+        assert connected.disconnects[0].value == 0x8B  # server shutting down
+        connected.leave()
