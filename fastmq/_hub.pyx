@@ -1,0 +1,435 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The engine's face to Python: one Hub per worker. See _conn.pxd for what happens below it.
+
+All methods belong to one thread: the one whose event loop watches `fileno()`. Times are milliseconds of engine time.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from fastmq._conn cimport (
+    Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_id, conn_open, conn_park, conn_take_packet,
+    core_advance, core_clock, core_close, core_find, core_finish, core_go_on, core_listen, core_open, core_read,
+    core_unlisten, core_wake,
+)
+from fastmq._link cimport link_reserve, link_set_aliases
+from fastmq._message cimport message_new
+from fastmq._protocol cimport CONNECTING, OPEN, peer_session
+from fastmq._router cimport router_publish
+from fastmq._session cimport (
+    Session, session_attach, session_end, session_find, session_id, session_new, session_resume,
+)
+from fastmq._share cimport Strategy
+from fastmq._tap cimport Tap, tap_make, taps_notify
+from fastmq._wire cimport AUTH, Publish, SESSION_TAKEN_OVER, check_topic_name, get_varint, hash_bytes, parse_publish
+
+from fastmq._codec import decode
+from fastmq.errors import ProtocolError
+
+STRATEGIES = ("round_robin", "random", "sticky", "hash_clientid", "hash_topic", "least_inflight")
+
+cdef extern from "<sys/socket.h>" nogil:
+    """
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <stdio.h>
+    static void peer_text(int fd, char* out, size_t n) {
+        struct sockaddr_storage a; socklen_t len = sizeof a; char ip[INET6_ADDRSTRLEN];
+        out[0] = 0;
+        if (getpeername(fd, (struct sockaddr*)&a, &len)) return;
+        if (a.ss_family == AF_INET) {
+            struct sockaddr_in* v4 = (struct sockaddr_in*)&a;
+            inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
+            snprintf(out, n, "%s:%u", ip, ntohs(v4->sin_port));
+        } else if (a.ss_family == AF_INET6) {
+            struct sockaddr_in6* v6 = (struct sockaddr_in6*)&a;
+            inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
+            snprintf(out, n, "[%s]:%u", ip, ntohs(v6->sin6_port));
+        }
+    }
+    """
+    void peer_text(int fd, char* out, size_t n)
+
+cdef int split_publish(bytes packet, Publish* out) except -1:
+    """Parses an encoded MQTT 5 PUBLISH; the bytes must stay alive as long as the parts are used."""
+    cdef uint8_t* p = <uint8_t*> <char*> packet
+    cdef uint32_t length = 0, size = <uint32_t> len(packet)
+    cdef int used = get_varint(p + 1, p + size, &length) if size > 1 else 0
+    cdef int reason
+    if used <= 0 or 1 + used + length != size or p[0] >> 4 != 3:
+        raise ValueError("not one encoded PUBLISH packet")
+    reason = parse_publish(p[0], p + 1 + used, length, 5, out)
+    if not reason:
+        reason = check_topic_name(out.topic, out.topic_len, 65535)
+    if reason:
+        raise ValueError(f"the PUBLISH is refused with reason code {reason:#04x}")
+    return 0
+
+
+cdef class Hub:
+    """The connections, sessions and routes of one worker."""
+
+    cdef Core _core
+    cdef bint _open
+    cdef bint _in_turn
+    cdef public object on_connect  #: Callable[[int, bytes], None], gets the body of CONNECT; answers, now or later, with start or reject
+    cdef public object on_auth     #: Callable[[int, Auth], None] | None
+    cdef public object on_gone     #: Callable[[bytes, int], None] | None: a client's connection ended, with our reason
+
+    def __cinit__(self) -> None:
+        memset(&self._core, 0, sizeof(Core))
+        self._core.epfd = self._core.wake_fd = self._core.timer_fd = -1
+
+    def __init__(
+        self, *, uint32_t packet_max, uint32_t output_max, uint16_t receive_max=1024, uint16_t alias_max=64,
+        uint32_t levels_max=128, uint8_t qos_max=2, bint retain_available=True, bint wildcard_available=True,
+        bint shared_available=True, bint ids_available=True, uint32_t queue_max=1000,
+        int64_t queue_bytes_max=1 << 20, bint qos0_offline=False, bint drop_oldest=False,
+        uint32_t expiry_max_s=604800, uint32_t subscriptions_max=0, uint32_t connections_max=0,
+        int64_t memory_max=0, uint32_t slow_after_ms=200, uint32_t connect_timeout_ms=15000,
+        str strategy="round_robin", uint32_t group_queue_max=10000, int64_t group_queue_bytes_max=1 << 24,
+        uint32_t retained_max=0, int64_t retained_bytes_max=0, uint32_t retained_payload_max=0,
+    ) -> None:
+        cdef Core* core = &self._core
+        self.on_connect = self.on_auth = self.on_gone = None
+        core.slow_after_ms = slow_after_ms
+        core.connect_timeout_ms = connect_timeout_ms
+        core.connections_max = connections_max
+        if not core_open(core, packet_max, output_max):
+            raise OSError("the engine could not get its epoll set, timer or memory")
+        self._open = True
+        core.router.memory_max = memory_max
+        core.router.retained_max = retained_max
+        core.router.retained_bytes_max = retained_bytes_max
+        core.router.retained_payload_max = retained_payload_max
+        core.protocol.levels_max = levels_max
+        core.protocol.receive_max = receive_max
+        core.protocol.alias_max = alias_max
+        core.protocol.qos_max = qos_max
+        core.protocol.retain_available = retain_available
+        core.protocol.wildcard_available = wildcard_available
+        core.protocol.shared_available = shared_available
+        core.protocol.ids_available = ids_available
+        core.sessions.queue_max = queue_max
+        core.sessions.queue_bytes_max = queue_bytes_max
+        core.sessions.qos0_offline = qos0_offline
+        core.sessions.drop_oldest = drop_oldest
+        core.sessions.expiry_max_s = expiry_max_s
+        core.sessions.subscriptions_max = subscriptions_max
+        core.groups.queue_max = group_queue_max
+        core.groups.queue_bytes_max = group_queue_bytes_max
+        core.groups.qos0_offline = qos0_offline
+        core.groups.strategy = <Strategy> <int> STRATEGIES.index(strategy)
+
+    def __dealloc__(self) -> None:
+        core_close(&self._core)
+
+    def close(self) -> None:
+        """Frees everything; connections that are left are cut. Only `close` may be called after it."""
+        if self._open:
+            self._open = False
+            core_close(&self._core)
+            memset(&self._core, 0, sizeof(Core))
+            self._core.epfd = self._core.wake_fd = self._core.timer_fd = -1
+
+    cdef int _check(self) except -1:
+        if not self._open:
+            raise RuntimeError("the hub is closed")
+        return 0
+
+    def fileno(self) -> int:
+        """What the event loop watches for reading."""
+        return self._core.epfd
+
+    # -- turns ---------------------------------------------------------------------------------------------------------
+
+    def on_ready(self) -> None:
+        """One turn. The event loop calls it when `fileno()` is readable."""
+        cdef Core* core = &self._core
+        if not self._open or self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            with nogil:
+                core.router.now_ms = core_clock(core)
+                core.wants_gone = self.on_gone is not None
+                core_read(core)
+            while core.escalated != NULL:
+                while core.escalated != NULL:
+                    self._escalated(core.escalated)
+                with nogil:
+                    core_go_on(core)
+            with nogil:
+                core_finish(core)
+            while core.gone != NULL:
+                self._gone()
+            if core.taps.ready != NULL:
+                taps_notify(&core.taps)
+        finally:
+            self._in_turn = False
+
+    cdef int _gone(self) except -1:
+        cdef Gone* gone = self._core.gone
+        cdef bytes client_id = (<char*> gone + sizeof(Gone))[:gone.id_len]
+        cdef uint8_t reason = gone.reason
+        self._core.gone = gone.next
+        free(gone)
+        if self.on_gone is not None:
+            self.on_gone(client_id, reason)
+        return 0
+
+    cdef int _escalated(self, Conn* c) except -1:
+        """Hands the packet at the head of the connection's input to Python."""
+        cdef Core* core = &self._core
+        cdef uint8_t first = 0
+        cdef uint32_t at = 0, n = 0
+        cdef uint64_t id = conn_id(c)
+        cdef int version = c.peer.link.version
+        core.escalated = c.next
+        c.listed = 0
+        if c.closing or not conn_take_packet(c, &first, &at, &n):
+            return 0
+        body = (<char*> c.rest)[at:at + n]
+        conn_consume(c, at + n)
+        try:
+            if first >> 4 == AUTH:
+                if self.on_auth is None:
+                    raise ProtocolError("AUTH without an authentication method")
+                self.on_auth(id, decode(first, body, version))
+            else:
+                c.peer.phase = CONNECTING
+                self.on_connect(id, body)
+        except ProtocolError as error:
+            self._refused(id, error)
+        except BaseException:
+            self.close_connection(id, 0x80)
+            raise
+        c = core_find(core, id)
+        if c == NULL or c.closing:
+            return 0
+        if c.peer.phase == CONNECTING:
+            conn_park(c)
+        elif c.listed == 0 and c.rest_len:
+            conn_open(c, c.keepalive_ms)
+        return 0
+
+    cdef int _refused(self, uint64_t id, object error) except -1:
+        cdef Conn* c = core_find(&self._core, id)
+        if c == NULL:
+            return 0
+        if c.peer.phase == OPEN:
+            conn_close(c, <uint8_t> int(error.reason), True)
+        else:
+            conn_close(c, 0, False)
+        return 0
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def listen(self, int fd, uint16_t listener) -> None:
+        """Accepts from a listening, non-blocking socket; the caller keeps and closes it. OSError: epoll refuses it."""
+        self._check()
+        cdef int error = core_listen(&self._core, fd, listener & 0x1FFF)
+        if error:
+            raise OSError(error, "epoll refuses the listening socket")
+
+    def unlisten(self, int fd) -> None:
+        """Accepts from this socket no more."""
+        core_unlisten(&self._core, fd)
+
+    def peer(self, uint64_t id) -> str:
+        """'address:port' of a connection, '' when it is gone."""
+        cdef Conn* c = core_find(&self._core, id)
+        cdef char text[80]
+        if c == NULL:
+            return ""
+        peer_text(c.fd, text, sizeof(text))
+        return (<bytes> text).decode()
+
+    def is_open(self, uint64_t id) -> bool:
+        """Whether this connection still is."""
+        return core_find(&self._core, id) != NULL
+
+    def has_session(self, bytes client_id not None) -> bool:
+        """Whether a session exists under this client id."""
+        return session_find(&self._core.sessions, <uint8_t*> <char*> client_id, <uint32_t> len(client_id)) != NULL
+
+    def open(
+        self, uint64_t id, bytes client_id not None, *, bint clean_start, uint8_t version, uint32_t expiry_s,
+        uint16_t send_max, uint32_t packet_max=0, uint16_t alias_max=0, bytes will=None, uint32_t will_delay_s=0,
+    ) -> bool | None:
+        """Gives the connection its session: takes over from another connection, resumes or starts afresh.
+
+        Returns Session Present, or None when the connection is gone. `will` is an encoded MQTT 5 PUBLISH. The caller
+        sends CONNACK with `start` next. MemoryError: there is no room for the session.
+        """
+        self._check()
+        cdef Core* core = &self._core
+        cdef Conn* c = core_find(core, id)
+        cdef Session* s
+        cdef Conn* old
+        cdef Publish p
+        cdef uint8_t* name = <uint8_t*> <char*> client_id
+        cdef uint32_t n = <uint32_t> len(client_id)
+        if c == NULL or c.closing:
+            return None
+        if will is not None:
+            split_publish(will, &p)
+        s = session_find(&core.sessions, name, n)
+        if s != NULL and s.link != NULL:
+            old = <Conn*> s.link
+            conn_close(old, SESSION_TAKEN_OVER, True)  # [MQTT-3.1.4-3]
+            conn_detach(old)
+            s = session_find(&core.sessions, name, n)
+        if s != NULL and clean_start:
+            session_end(s)  # [MQTT-3.1.2-4]
+            s = NULL
+        present = s != NULL
+        if s == NULL:
+            s = session_new(&core.sessions, name, n)
+            if s == NULL:
+                raise MemoryError("no memory for a session")
+        c.peer.link.version = version
+        c.peer.link.packet_max = packet_max
+        session_attach(s, &c.peer.link)
+        s.expiry_s = expiry_s if expiry_s < core.sessions.expiry_max_s else core.sessions.expiry_max_s
+        s.send_max = send_max
+        if alias_max and not link_set_aliases(&c.peer.link, alias_max):
+            alias_max = 0
+        if will is not None:
+            s.will_has_expiry = p.has_expiry
+            s.will_expiry_s = p.expiry_s
+            s.will_delay_s = will_delay_s
+            p.has_expiry = 0
+            s.will = message_new(&core.router.ledger, &p, hash_bytes(p.topic, p.topic_len), s.base.serial, 0)
+            if s.will == NULL:
+                raise MemoryError("no memory for a will")
+        core.router.stats.connects += 1
+        return present
+
+    def start(self, uint64_t id, bytes connack not None, uint32_t keepalive_ms=0) -> None:
+        """Sends CONNACK, then what the session has waiting, and lets the client's packets in.
+
+        keepalive_ms is the grace after which a silent client is cut, 0 = never.
+        """
+        cdef Conn* c = core_find(&self._core, id)
+        if c == NULL or c.closing:
+            return
+        self._write(c, connack)
+        conn_open(c, keepalive_ms)
+        session_resume(peer_session(&c.peer))
+        core_wake(&self._core)
+
+    def reject(self, uint64_t id, bytes packet not None) -> None:
+        """Sends a last packet (a CONNACK with an error) and closes."""
+        cdef Conn* c = core_find(&self._core, id)
+        if c == NULL or c.closing:
+            return
+        self._write(c, packet)
+        conn_close(c, 0x80, False)
+        core_wake(&self._core)
+
+    def send(self, uint64_t id, bytes packet not None) -> bool:
+        """Sends an encoded packet as it is; False when the connection is gone."""
+        cdef Conn* c = core_find(&self._core, id)
+        if c == NULL or c.closing:
+            return False
+        self._write(c, packet)
+        core_wake(&self._core)
+        return True
+
+    cdef int _write(self, Conn* c, bytes packet) except -1:
+        cdef uint8_t* out = link_reserve(&c.peer.link, <uint32_t> len(packet))
+        if out != NULL:
+            memcpy(out, <char*> packet, len(packet))
+            self._core.router.stats.packets_sent += 1
+        return 0
+
+    def close_connection(self, uint64_t id, uint8_t reason=0, bint with_will=True) -> bool:
+        """Ends a connection, with DISCONNECT and this reason if not 0; False when it is gone already."""
+        cdef Conn* c = core_find(&self._core, id)
+        if c == NULL or c.closing:
+            return False
+        conn_close(c, reason, with_will)
+        core_wake(&self._core)
+        return True
+
+    def disconnect(self, bytes client_id not None, uint8_t reason=0x98) -> bool:
+        """Ends a client's connection (its session stays as it asked for); False when it is not connected."""
+        self._check()
+        cdef Session* s = session_find(&self._core.sessions, <uint8_t*> <char*> client_id, <uint32_t> len(client_id))
+        if s == NULL or s.link == NULL:
+            return False
+        return self.close_connection(conn_id(<Conn*> s.link), reason)
+
+    def close_all(self, uint8_t reason) -> int:
+        """Ends all connections without publishing wills: the server goes, not the clients. Returns how many."""
+        cdef uint32_t i
+        cdef int n = 0
+        for i in range(self._core.conns_cap):
+            if self._core.conns[i] != NULL and not self._core.conns[i].closing:
+                conn_close(self._core.conns[i], reason, False)
+                n += 1
+        core_wake(&self._core)
+        return n
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def publish(self, bytes packet not None) -> int:
+        """Routes an encoded MQTT 5 PUBLISH as the broker's own; returns how many subscribers matched."""
+        self._check()
+        cdef Publish p
+        cdef bytes own = bytes(bytearray(packet))  # parsing may move properties about
+        split_publish(own, &p)
+        n = router_publish(self._core.router, &p, 0, NULL)
+        self._core.router.congested = NULL
+        core_wake(&self._core)
+        return n
+
+    def tap(self, uint32_t messages_max=10000, int64_t bytes_max=1 << 24) -> Tap:
+        """A subscriber inside the program, with a bounded queue of its own."""
+        self._check()
+        return tap_make(self, &self._core.taps, messages_max, bytes_max)
+
+    # -- what is going on ----------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict:
+        """All counters by name, and the sizes of what is kept."""
+        self._check()
+        cdef Core* core = &self._core
+        counters = <dict> core.router.stats
+        counters["subscriptions"] = core.router.trie.subscriptions
+        counters["retained"] = core.router.retained.count
+        counters["retained_bytes"] = core.router.retained.payload_bytes
+        counters["memory_bytes"] = core.router.ledger.bytes + core.router.trie.bytes + core.router.retained.bytes
+        counters["memory_peak"] = core.router.ledger.peak
+        return counters
+
+    def clients(self) -> list:
+        """(client id, connected, protocol version or 0, queued, in flight, dropped, subscriptions) of every session."""
+        self._check()
+        cdef Core* core = &self._core
+        cdef Session* s
+        cdef uint32_t i
+        cdef list out = []
+        if core.sessions.slots == NULL:
+            return out
+        for i in range(core.sessions.mask + 1):
+            s = core.sessions.slots[i]
+            if s != NULL:
+                out.append((
+                    (<char*> session_id(s))[:s.id_len], s.link != NULL, s.link.version if s.link != NULL else 0,
+                    s.queue.n, s.window.used, s.dropped, s.base.owner.n,
+                ))
+        return out
+
+    @property
+    def now_ms(self) -> int:
+        """Engine time."""
+        return core_clock(&self._core)
+
+    def advance(self, int64_t ms) -> None:
+        """Moves the clock forward and fires what falls due: for tests of time, without waiting for it."""
+        self._check()
+        self._core.clock_offset_ms += ms
+        core_advance(&self._core, core_clock(&self._core))
+        core_wake(&self._core)

@@ -1,0 +1,52 @@
+# cython: language_level=3
+"""What a client's packets mean once it is connected: one function from packet to effect. No sockets, no Python objects.
+
+CONNECT and AUTH go up to Python (ESCALATE); everything else is answered here.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._link cimport Link
+from fastmq._router cimport Router
+from fastmq._session cimport Session, Sessions
+
+cdef enum Phase:                 # of a connection; the only moves are downwards, AUTHENTICATING and OPEN aside
+    AWAIT_CONNECT = 0
+    CONNECTING = 1               # Python decides about its CONNECT
+    OPEN = 2
+    CLOSING = 3                  # the session is gone; what is queued may still leave
+    LINGERING = 4                # our side is shut; reading on so that the client gets our last words
+
+cdef enum Verdict:               # of a packet; values from 0x80 on are the reason code to disconnect with
+    GO_ON = 0
+    CLIENT_LEFT = 1              # a DISCONNECT: the connection ends without a word of ours
+    ESCALATE = 2                 # the packet is Python's
+
+cdef struct Protocol:            # settings that packets are held to; one per worker
+    Router* router
+    Sessions* sessions
+    uint32_t levels_max
+    uint16_t receive_max
+    uint16_t alias_max
+    uint8_t qos_max
+    uint8_t retain_available
+    uint8_t wildcard_available
+    uint8_t shared_available
+    uint8_t ids_available
+
+cdef struct InboundAlias:
+    uint8_t* topic               # owned; NULL = not set
+    uint32_t len
+
+cdef struct Peer:                # one connection, as the protocol sees it
+    Link link                    # first: a Peer* is a Link*
+    Protocol* protocol
+    InboundAlias* aliases        # alias_max entries, allocated at first use
+    uint8_t phase
+    uint8_t keep_will            # DISCONNECT 0x04 [MQTT-3.14.4-3 does not apply]
+    uint8_t hold                 # memory is full: the caller pauses reading, the packet is to be given again
+
+cdef inline Session* peer_session(Peer* c) noexcept nogil:
+    return <Session*> c.link.session
+
+cdef int protocol_packet(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil
+cdef void peer_disconnect(Peer* c, uint8_t reason) noexcept nogil
+cdef void peer_clear(Peer* c) noexcept nogil

@@ -1,0 +1,388 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""See _protocol.pxd. Rules: MQTT 5, chapter 3 and sections 4.3, 4.9, 4.13; MQTT 3.1.1, chapter 3."""
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
+
+from fastmq._inflight cimport receive_add, receive_drop, receive_has
+from fastmq._link cimport link_ack, link_reserve
+from fastmq._router cimport Pub, router_full, router_publish
+from fastmq._session cimport (
+    session_pubcomp, session_pubrec, session_puback, session_pump, session_subscribe, session_unsubscribe,
+    session_waiting,
+)
+from fastmq._share cimport share_prefix
+from fastmq._wire cimport (
+    AUTH, CONNECT, DISCONNECT, MALFORMED, NOT_AUTHORIZED, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED,
+    PACKET_ID_NOT_FOUND, PACKET_TOO_LARGE, PINGREQ, PROP_REASON_STRING, PROP_SESSION_EXPIRY, PROP_SUBSCRIPTION_ID,
+    PROP_USER_PROPERTY, PROTOCOL_ERROR, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish, QOS_NOT_SUPPORTED,
+    QUOTA_EXCEEDED, RECEIVE_MAXIMUM_EXCEEDED, RETAIN_NOT_SUPPORTED, SHARED_NOT_SUPPORTED, SUBSCRIBE,
+    SUBSCRIPTION_IDS_NOT_SUPPORTED, TOPIC_ALIAS_INVALID, TOPIC_FILTER_INVALID, UNSPECIFIED, UNSUBSCRIBE,
+    WILDCARDS_NOT_SUPPORTED, be16, be32, check_filter, check_topic_name, get_varint, hash_bytes, parse_publish, put16,
+    put_varint, skip_property, utf8_valid, varint_size,
+)
+
+
+# -- PUBLISH -----------------------------------------------------------------------------------------------------------
+
+cdef int resolve_alias(Peer* c, Publish* p) noexcept nogil:
+    """Sets or uses a topic alias. 0, or the reason to disconnect."""
+    cdef uint16_t limit = c.protocol.alias_max
+    cdef InboundAlias* a
+    cdef uint8_t* topic
+    if p.alias > limit:
+        return TOPIC_ALIAS_INVALID  # [MQTT-3.3.2-9]
+    if c.aliases == NULL:
+        c.aliases = <InboundAlias*> calloc(limit, sizeof(InboundAlias))
+        if c.aliases == NULL:
+            return QUOTA_EXCEEDED
+    a = &c.aliases[p.alias - 1]
+    if p.topic_len == 0:
+        if a.topic == NULL:
+            return PROTOCOL_ERROR  # [MQTT-3.3.2-7] leaves 0x82 for an alias that nothing was set for
+        p.topic = a.topic
+        p.topic_len = a.len
+        return 0
+    if a.len == p.topic_len and memcmp(a.topic, p.topic, a.len) == 0:
+        return 0
+    topic = <uint8_t*> malloc(p.topic_len)
+    if topic == NULL:
+        return QUOTA_EXCEEDED
+    memcpy(topic, p.topic, p.topic_len)
+    free(a.topic)
+    a.topic = topic
+    a.len = p.topic_len
+    return 0
+
+
+cdef inline bint is_reserved(const Publish* p) noexcept nogil:
+    """Topics that only the broker writes to: a client's publish is refused as Mosquitto does, not routed."""
+    return p.topic[0] == b"$" and p.topic_len >= 5 and memcmp(p.topic, b"$SYS/", 5) == 0
+
+
+cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil:
+    cdef Router* r = c.protocol.router
+    cdef Session* s = peer_session(c)
+    cdef Publish p
+    cdef int fresh, reason = parse_publish(first, body, n, c.link.version, &p), subscribers
+    if reason:
+        return reason
+    if p.topic_len:
+        reason = check_topic_name(p.topic, p.topic_len, c.protocol.levels_max)
+        if reason:
+            return reason
+    if p.alias:
+        reason = resolve_alias(c, &p)
+        if reason:
+            return reason
+    elif p.topic_len == 0:
+        return PROTOCOL_ERROR  # [MQTT-3.3.2-8], and [MQTT-4.7.3-1] for MQTT 3
+    if p.qos > c.protocol.qos_max:
+        return QOS_NOT_SUPPORTED  # [MQTT-3.2.2-11]
+    if p.retain and not c.protocol.retain_available:
+        return RETAIN_NOT_SUPPORTED  # [MQTT-3.2.2-14]
+    r.stats.publish_received += 1
+    r.stats.publish_bytes_received += p.payload_len
+    if p.qos == 2:
+        if receive_has(s.received, p.packet_id):
+            link_ack(&c.link, 0x50, p.packet_id, 0)  # a repeat: acknowledged, not routed again [MQTT-4.3.3-10]
+            return GO_ON
+        if s.received != NULL and s.received.used >= c.protocol.receive_max:
+            return RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-9]
+    if is_reserved(&p):
+        r.stats.dropped_denied += 1
+        r.stats.publish_dropped += 1
+        subscribers, reason = 0, NOT_AUTHORIZED
+    elif router_full(r):
+        if p.qos and c.link.version < 5:  # no way to refuse it: it stays unread until there is room
+            r.stats.publish_received -= 1
+            r.stats.publish_bytes_received -= p.payload_len
+            c.hold = 1
+            return GO_ON
+        r.stats.dropped_memory += 1
+        r.stats.publish_dropped += 1
+        subscribers, reason = 0, QUOTA_EXCEEDED
+    else:
+        subscribers = router_publish(r, &p, s.base.serial, NULL)
+        reason = 0 if subscribers else NO_MATCHING_SUBSCRIBERS
+    if p.qos == 1:
+        link_ack(&c.link, 0x40, p.packet_id, <uint8_t> reason)
+    elif p.qos == 2:
+        if reason < 0x80 or c.link.version < 5:
+            fresh = receive_add(&s.received, p.packet_id)
+            if fresh < 0:
+                return QUOTA_EXCEEDED
+        link_ack(&c.link, 0x50, p.packet_id, <uint8_t> reason)
+    return GO_ON
+
+
+# -- properties of the small packets -----------------------------------------------------------------------------------
+
+cdef int small_properties(const uint8_t* p, uint32_t n, uint64_t allowed, uint32_t* value) noexcept nogil:
+    """Checks the property block at p, which must fill n bytes together with its length. 0, or the reason.
+
+    `allowed` has a bit for each property id; the one integer that such packets carry goes into `value`.
+    """
+    cdef const uint8_t* end = p + n
+    cdef uint32_t length
+    cdef uint64_t seen = 0, bit
+    cdef int used = get_varint(p, end, &length)
+    if used <= 0 or <uint32_t> (end - p) - used != length:
+        return MALFORMED
+    p += used
+    while p < end:
+        used = skip_property(p, end)
+        if used < 0:
+            return MALFORMED
+        bit = <uint64_t> 1 << (p[0] & 63)
+        if not allowed & bit or (seen & bit and p[0] != PROP_USER_PROPERTY):
+            return PROTOCOL_ERROR
+        seen |= bit
+        if p[0] == PROP_SESSION_EXPIRY:
+            value[0] = be32(p + 1)
+        elif p[0] == PROP_SUBSCRIPTION_ID:
+            get_varint(p + 1, end, value)
+            if value[0] == 0:
+                return PROTOCOL_ERROR
+        p += used
+    return 0
+
+
+# -- acknowledgements --------------------------------------------------------------------------------------------------
+
+cdef int parse_ack(Peer* c, const uint8_t* body, uint32_t n, uint16_t* packet_id, uint8_t* reason) noexcept nogil:
+    cdef uint32_t ignored
+    if n < 2 or (n > 2 and c.link.version < 5):
+        return MALFORMED
+    packet_id[0] = <uint16_t> be16(body)
+    reason[0] = body[2] if n > 2 else 0
+    if packet_id[0] == 0:
+        return PROTOCOL_ERROR
+    if n > 3:
+        return small_properties(
+            body + 3, n - 3, (<uint64_t> 1 << PROP_REASON_STRING) | (<uint64_t> 1 << PROP_USER_PROPERTY), &ignored)
+    return 0
+
+
+cdef inline bint is_ack_reason(uint8_t reason) noexcept nogil:
+    return reason in (0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99)
+
+
+cdef int on_ack(Peer* c, uint8_t kind, const uint8_t* body, uint32_t n) noexcept nogil:
+    cdef Session* s = peer_session(c)
+    cdef uint16_t packet_id = 0
+    cdef uint8_t reason = 0
+    cdef int verdict = parse_ack(c, body, n, &packet_id, &reason)
+    if verdict:
+        return verdict
+    if kind == PUBACK:
+        if not is_ack_reason(reason):
+            return PROTOCOL_ERROR
+        session_puback(s, packet_id)
+    elif kind == PUBREC:
+        if not is_ack_reason(reason):
+            return PROTOCOL_ERROR
+        verdict = session_pubrec(s, packet_id, reason)
+        if verdict >= 0:
+            link_ack(&c.link, 0x62, packet_id, <uint8_t> verdict)  # [MQTT-4.3.3-4]
+    elif reason not in (0x00, PACKET_ID_NOT_FOUND):
+        return PROTOCOL_ERROR
+    elif kind == PUBREL:
+        verdict = 0 if receive_drop(s.received, packet_id) else PACKET_ID_NOT_FOUND
+        link_ack(&c.link, 0x70, packet_id, <uint8_t> verdict)  # [MQTT-4.3.3-11]
+    else:
+        session_pubcomp(s, packet_id)
+    return GO_ON
+
+
+# -- SUBSCRIBE, UNSUBSCRIBE --------------------------------------------------------------------------------------------
+
+cdef int parse_filters(Peer* c, uint8_t* body, uint32_t n, bint options, uint32_t* first, uint32_t* count,
+                       uint32_t* sub_id) noexcept nogil:
+    """Checks a SUBSCRIBE or UNSUBSCRIBE as far as it could be malformed; nothing is done before all of it is checked."""
+    cdef uint32_t at = 2, length, allowed_id
+    cdef int used
+    cdef uint64_t allowed = <uint64_t> 1 << PROP_USER_PROPERTY
+    cdef uint8_t option
+    sub_id[0] = 0
+    if n < 2:
+        return MALFORMED
+    if be16(body) == 0:
+        return PROTOCOL_ERROR
+    if c.link.version == 5:
+        used = get_varint(body + 2, body + n, &length)
+        if used <= 0 or n - 2 - used < length:
+            return MALFORMED
+        if options:
+            allowed |= <uint64_t> 1 << PROP_SUBSCRIPTION_ID
+        used = small_properties(body + 2, <uint32_t> used + length, allowed, sub_id)
+        if used:
+            return used
+        at += varint_size(length) + length
+        if sub_id[0] and not c.protocol.ids_available:
+            return SUBSCRIPTION_IDS_NOT_SUPPORTED
+    first[0] = at
+    count[0] = 0
+    while at < n:
+        if n - at < 2 or n - at - 2 < be16(body + at) + <uint32_t> options:
+            return MALFORMED
+        length = be16(body + at)
+        if not utf8_valid(body + at + 2, length):
+            return MALFORMED  # [MQTT-3.8.3-1]
+        at += 2 + length
+        if options:
+            option = body[at]
+            if option & 3 == 3 or (option & 0xC0 if c.link.version == 5 else option & 0xFC):
+                return MALFORMED if c.link.version < 5 or option & 0xC0 else PROTOCOL_ERROR  # [MQTT-3.8.3-5]
+            if option & 0x30 == 0x30:
+                return PROTOCOL_ERROR
+            if option & 4 and length >= 6 and memcmp(body + at - length, b"$share", 6) == 0:
+                return PROTOCOL_ERROR  # [MQTT-3.8.3-4]
+            at += 1
+        count[0] += 1
+    return 0 if count[0] else <int> PROTOCOL_ERROR  # [MQTT-3.8.3-2] [MQTT-3.10.3-2]
+
+
+cdef int subscribe_one(Peer* c, const uint8_t* filter, uint32_t n, uint8_t options, uint32_t sub_id) noexcept nogil:
+    cdef Session* s = peer_session(c)
+    cdef uint32_t at = share_prefix(filter, n)
+    cdef bint wildcard
+    if at == n and n:
+        return TOPIC_FILTER_INVALID
+    if check_filter(filter + at, n - at, c.protocol.levels_max, &wildcard):
+        return TOPIC_FILTER_INVALID
+    if at and not c.protocol.shared_available:
+        return SHARED_NOT_SUPPORTED
+    if wildcard and not c.protocol.wildcard_available:
+        return WILDCARDS_NOT_SUPPORTED
+    if router_full(c.protocol.router):
+        return QUOTA_EXCEEDED
+    if options & 3 > c.protocol.qos_max:
+        options = (options & 0xFC) | c.protocol.qos_max
+    return session_subscribe(s, filter, n, options, sub_id)
+
+
+cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept nogil:
+    cdef bint subscribe = kind == SUBSCRIBE
+    cdef bint codes = subscribe or c.link.version == 5
+    cdef uint32_t at = 0, count = 0, sub_id, length, remaining, size
+    cdef int reason = parse_filters(c, body, n, subscribe, &at, &count, &sub_id)
+    cdef uint8_t* out
+    if reason:
+        return reason
+    remaining = 2 + (c.link.version == 5) + (count if codes else 0)
+    size = 1 + varint_size(remaining) + remaining
+    if c.link.packet_max and size > c.link.packet_max:
+        return PACKET_TOO_LARGE
+    # The acknowledgement is written first and filled in as the filters are worked off: retained messages follow it.
+    out = link_reserve(&c.link, size)
+    if out == NULL:
+        return UNSPECIFIED
+    out[0] = 0x90 if subscribe else 0xB0
+    out = put_varint(out + 1, remaining)
+    out = put16(out, be16(body))
+    if c.link.version == 5:
+        out[0] = 0
+        out += 1
+    while at < n:
+        length = be16(body + at)
+        at += 2
+        if subscribe:
+            reason = subscribe_one(c, body + at, length, body[at + length], sub_id)
+            if reason >= 0x80 and c.link.version < 5:
+                reason = 0x80
+            at += 1
+        else:
+            reason = 0 if session_unsubscribe(peer_session(c), body + at, length) else NO_SUBSCRIPTION_EXISTED
+        if codes:
+            out[0] = <uint8_t> reason
+            out += 1
+        at += length
+    c.protocol.router.stats.packets_sent += 1
+    if subscribe and session_waiting(peer_session(c)):
+        session_pump(peer_session(c))
+    return GO_ON
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+cdef bint is_disconnect_reason(uint8_t reason) noexcept nogil:
+    return reason in (0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99)
+
+
+cdef int on_disconnect(Peer* c, const uint8_t* body, uint32_t n) noexcept nogil:
+    cdef Session* s = peer_session(c)
+    cdef uint32_t expiry = s.expiry_s
+    cdef int reason
+    if c.link.version < 5:
+        if n:
+            return MALFORMED
+        return CLIENT_LEFT
+    if n and not is_disconnect_reason(body[0]):
+        return PROTOCOL_ERROR
+    if n > 1:
+        reason = small_properties(
+            body + 1, n - 1,
+            (<uint64_t> 1 << PROP_REASON_STRING) | (<uint64_t> 1 << PROP_USER_PROPERTY)
+            | (<uint64_t> 1 << PROP_SESSION_EXPIRY), &expiry)
+        if reason:
+            return reason
+    if expiry and s.expiry_s == 0:
+        return PROTOCOL_ERROR  # [MQTT-3.14.2-2]: a session that was to end with its connection cannot be kept
+    s.expiry_s = expiry if expiry < s.sessions.expiry_max_s else s.sessions.expiry_max_s
+    c.keep_will = n > 0 and body[0] != 0  # any reason but 0x00 leaves the will in place [MQTT-3.14.4-3]
+    return CLIENT_LEFT
+
+
+cdef int protocol_packet(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil:
+    """One whole packet: its first byte, and the n bytes after its fixed header. Returns a Verdict or a reason code."""
+    cdef uint8_t kind = first >> 4, flags = first & 15
+    cdef uint8_t* out
+    c.protocol.router.stats.packets_received += 1
+    if c.phase == AWAIT_CONNECT:
+        if kind != CONNECT or flags:
+            return PROTOCOL_ERROR  # [MQTT-3.1.0-1]
+        return ESCALATE
+    if kind == PUBLISH:
+        return on_publish(c, first, body, n)
+    if flags != (2 if kind in (PUBREL, SUBSCRIBE, UNSUBSCRIBE) else 0):
+        return MALFORMED  # [MQTT-2.1.3-1]
+    if kind in (PUBACK, PUBREC, PUBREL, PUBCOMP):
+        return on_ack(c, kind, body, n)
+    if kind == SUBSCRIBE or kind == UNSUBSCRIBE:
+        return on_filters(c, kind, body, n)
+    if kind == PINGREQ:
+        if n:
+            return MALFORMED
+        out = link_reserve(&c.link, 2)
+        if out != NULL:
+            put16(out, 0xD000)
+            c.protocol.router.stats.packets_sent += 1
+        return GO_ON
+    if kind == DISCONNECT:
+        return on_disconnect(c, body, n)
+    if kind == AUTH and c.link.version == 5:
+        return ESCALATE
+    return PROTOCOL_ERROR  # a second CONNECT [MQTT-3.1.0-2], or a packet that only a server sends
+
+
+cdef void peer_disconnect(Peer* c, uint8_t reason) noexcept nogil:
+    """Says why, as far as the version has words for it [MQTT-3.14.0-1]."""
+    cdef uint8_t* out
+    if c.link.version != 5 or c.phase != OPEN:
+        return
+    out = link_reserve(&c.link, 3)
+    if out == NULL:
+        return
+    out[0] = 0xE0
+    out[1] = 1
+    out[2] = reason
+    c.protocol.router.stats.packets_sent += 1
+
+
+cdef void peer_clear(Peer* c) noexcept nogil:
+    cdef uint32_t i
+    if c.aliases != NULL:
+        for i in range(c.protocol.alias_max):
+            free(c.aliases[i].topic)
+        free(c.aliases)
+        c.aliases = NULL

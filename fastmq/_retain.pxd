@@ -1,0 +1,42 @@
+# cython: language_level=3
+"""Retained messages: a tree of topic levels, asked the other way round (which topics does this filter match?).
+
+A leaf holds one reference to its message and sets `message.current`, so that a paced delivery can tell that a message
+it collected has been replaced or deleted since.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from fastmq._message cimport Message
+
+cdef struct Branch:
+    Branch* parent
+    Branch* first_child
+    Branch* next_sibling
+    Branch* prev_sibling
+    Message* message             # NULL: only a way to its children
+    uint32_t hash                # of (parent, text)
+    uint32_t len
+    # text follows
+
+cdef struct Retained:
+    Branch root
+    Branch** slots               # open addressing by (parent, text)
+    uint32_t mask
+    uint32_t used
+    uint32_t count               # retained messages
+    uint32_t expiring            # of them, those with an expiry
+    uint32_t swept               # where the next sweep goes on
+    int64_t payload_bytes        # topics and payloads
+    int64_t bytes                # the tree itself
+
+cdef struct Found:               # what a filter matched; references are the holder's
+    Message** messages
+    uint32_t n
+    uint32_t cap
+
+cdef Retained* retained_new() noexcept nogil
+cdef void retained_free(Retained* r) noexcept nogil
+cdef bint retained_put(Retained* r, Message* m) noexcept nogil
+cdef bint retained_drop(Retained* r, const uint8_t* topic, uint32_t n) noexcept nogil
+cdef Message* retained_get(Retained* r, const uint8_t* topic, uint32_t n, int64_t now_ms) noexcept nogil
+cdef bint retained_find(Retained* r, const uint8_t* filter, uint32_t n, int64_t now_ms, Found* out) noexcept nogil
+cdef uint32_t retained_sweep(Retained* r, uint32_t budget, int64_t now_ms) noexcept nogil

@@ -1,0 +1,108 @@
+# cython: language_level=3
+"""Publish: match, fan out, retain. Declares Subscriber, the face of everything that wants messages.
+
+A Subscriber is a session, a shared group, a tap of the embedding program, later a peer worker or a rule: it embeds the
+struct as its first member and fills in two functions. The router calls them and knows nothing else of it.
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._message cimport Ledger, Message
+from fastmq._retain cimport Retained
+from fastmq._trie cimport Owner, TrieState
+from fastmq._wire cimport Publish
+
+cdef enum:
+    IMAGE_MAX = 512              # packets up to this size are encoded once and copied; above, payloads are shared
+
+cdef struct Stats:               # counted since the start; metrics and $SYS read them
+    uint64_t packets_received
+    uint64_t packets_sent
+    uint64_t bytes_received
+    uint64_t bytes_sent
+    uint64_t publish_received
+    uint64_t publish_sent
+    uint64_t publish_bytes_received
+    uint64_t publish_bytes_sent
+    uint64_t publish_dropped     # all the reasons below
+    uint64_t dropped_queue_full
+    uint64_t dropped_output_full # QoS 0 to a connection that does not drain
+    uint64_t dropped_too_large   # above the client's Maximum Packet Size
+    uint64_t dropped_expired
+    uint64_t dropped_memory
+    uint64_t dropped_offline     # QoS 0 to a session without a connection
+    uint64_t dropped_denied
+    uint64_t retained_refused
+    uint64_t connects
+    uint64_t connections_refused
+    uint64_t disconnects
+    uint64_t sessions_expired
+    uint64_t connections         # now
+    uint64_t connections_peak
+    uint64_t sessions            # now
+    uint64_t shared_subscriptions
+
+cdef struct Image:               # a QoS 0 PUBLISH, encoded once per publish and protocol
+    const uint8_t* data          # NULL: not made yet
+    uint32_t len
+    uint8_t own[IMAGE_MAX]
+
+cdef struct Pub:                 # one publish on its way through the router
+    Publish* parts               # borrowed
+    Message* message             # made on first need, see pub_message
+    Image* v4
+    Image* v5
+    uint64_t origin              # serial of the publishing session, 0 = the broker
+    uint32_t hash                # of the topic
+
+cdef struct Subscriber:
+    Owner owner                  # its subscriptions
+    uint64_t serial              # never used again for another subscriber
+    # Gets one message: `qos` is the subscription's, `retain` whether the flag is kept; ids are its identifiers.
+    void (*deliver)(Subscriber* self, Pub* pub, uint8_t qos, bint retain,
+                    const uint32_t* ids, uint32_t n_ids) noexcept nogil
+    # How many messages are in flight to it, or -1 while it can take none. Asked by shared groups.
+    int64_t (*load)(Subscriber* self) noexcept nogil
+    uint32_t epoch               # of the publish that last touched it
+    uint32_t hit                 # its place among the hits of that publish
+
+cdef struct Hit:
+    Subscriber* who
+    uint32_t id
+    int32_t more                 # index of further ids, -1 = none
+    uint8_t qos
+    uint8_t retain
+
+cdef struct MoreId:
+    uint32_t id
+    int32_t next
+
+cdef struct Router:
+    TrieState* trie
+    Retained* retained
+    Ledger ledger
+    Stats stats
+    int64_t now_ms               # engine time, set at the start of each turn
+    uint64_t last_serial
+    int64_t memory_max           # bytes on the ledger at which new work is refused, 0 = none
+    uint32_t retained_max        # messages, 0 = no limit
+    int64_t retained_bytes_max   # 0 = no limit
+    uint32_t retained_payload_max
+    void* congested              # set by a delivery: the Link that its publisher should wait for
+    Image image4
+    Image image5
+    Hit* hits
+    uint32_t hits_cap
+    MoreId* more
+    uint32_t more_n
+    uint32_t more_cap
+    uint32_t* ids
+    uint32_t ids_cap
+    uint32_t epoch
+
+cdef Router* router_new() noexcept nogil
+cdef void router_free(Router* r) noexcept nogil
+cdef int router_publish(Router* r, Publish* parts, uint64_t origin, Message* made) noexcept nogil
+cdef Message* pub_message(Router* r, Pub* pub) noexcept nogil
+cdef void message_parts(const Message* m, int64_t now_ms, Publish* out) noexcept nogil
+
+cdef inline bint router_full(const Router* r) noexcept nogil:
+    return r.memory_max and r.ledger.bytes + r.trie.bytes + r.retained.bytes > r.memory_max

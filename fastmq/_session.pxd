@@ -1,0 +1,92 @@
+# cython: language_level=3
+"""A session: what the server keeps of one client, connected or not (MQTT 5, section 4.1).
+
+Outbound order: what must be redelivered, then the queue, then shared groups, then retained messages of a fresh
+subscription. A new message is written at once only when nothing older of QoS 1 or 2 waits.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._inflight cimport Queue, ReceiveSet, Window
+from fastmq._link cimport Link, Wire
+from fastmq._message cimport Message
+from fastmq._retain cimport Found
+from fastmq._router cimport Router, Subscriber
+from fastmq._share cimport Groups, Member
+from fastmq._wheel cimport Timer, Wheel
+
+cdef enum:
+    EXPIRY_NEVER = 0xFFFFFFFF
+
+cdef struct Resend:              # packet ids to send again after a resume, in order
+    uint32_t n
+    uint32_t at
+    # n uint16_t follow
+
+cdef struct RetainJob:           # a new subscription's retained messages, delivered as fast as the client takes them
+    RetainJob* next
+    Found found
+    uint32_t at
+    uint32_t id                  # Subscription Identifier
+    uint32_t filter_len
+    uint8_t qos
+    uint8_t active               # `found` has been collected
+    # the filter follows
+
+cdef struct Session:
+    Subscriber base              # first: a Session* is a Subscriber*
+    Sessions* sessions
+    Link* link                   # NULL while the client is not connected
+    Window window
+    Queue queue
+    ReceiveSet* received
+    Resend* resend
+    Member* memberships
+    RetainJob* jobs
+    Message* will
+    Timer timer                  # while offline: the next of the two below
+    int64_t expires_at_ms        # 0 = not running
+    int64_t will_at_ms           # 0 = not running
+    uint32_t expiry_s            # Session Expiry Interval, EXPIRY_NEVER = 0xFFFFFFFF
+    uint32_t will_delay_s
+    uint32_t will_expiry_s
+    uint32_t hash
+    uint32_t dropped             # messages for this session that were dropped
+    uint16_t send_max            # QoS 1/2 in flight to the client
+    uint16_t id_len
+    uint8_t will_has_expiry
+    # client id follows
+
+cdef struct Sessions:            # all sessions of a worker, by client id
+    Router* router
+    Wheel* wheel
+    Wire* wire
+    Groups* groups
+    Session** slots
+    uint32_t mask
+    uint32_t used
+    uint32_t queue_max           # messages
+    int64_t queue_bytes_max
+    uint32_t subscriptions_max   # of one session, 0 = no limit
+    uint32_t expiry_max_s
+    uint8_t qos0_offline
+    uint8_t drop_oldest
+
+cdef inline uint8_t* session_id(const Session* s) noexcept nogil:
+    return <uint8_t*> s + sizeof(Session)
+
+cdef inline bint session_waiting(const Session* s) noexcept nogil:
+    return s.queue.n != 0 or s.memberships != NULL or s.jobs != NULL or s.resend != NULL
+
+cdef Session* session_find(Sessions* all, const uint8_t* client_id, uint32_t n) noexcept nogil
+cdef Session* session_new(Sessions* all, const uint8_t* client_id, uint32_t n) noexcept nogil
+cdef void session_attach(Session* s, Link* link) noexcept nogil
+cdef void session_detach(Session* s, bint with_will) noexcept nogil
+cdef void session_end(Session* s) noexcept nogil
+cdef void session_resume(Session* s) noexcept nogil
+cdef void session_pump(Session* s) noexcept nogil
+cdef void session_drop_will(Session* s) noexcept nogil
+cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_t options, uint32_t id) noexcept nogil
+cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noexcept nogil
+cdef bint session_puback(Session* s, uint16_t packet_id) noexcept nogil
+cdef int session_pubrec(Session* s, uint16_t packet_id, uint8_t reason) noexcept nogil
+cdef bint session_pubcomp(Session* s, uint16_t packet_id) noexcept nogil
+cdef void sessions_free(Sessions* all) noexcept nogil

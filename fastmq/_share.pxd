@@ -1,0 +1,68 @@
+# cython: language_level=3
+"""Shared subscriptions: a group is one subscriber in the trie, with one queue from which its members pull.
+
+A message goes to a member only when that member can take it now, so nothing is parked on a dead or slow one.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from fastmq._inflight cimport Delivery, Queue
+from fastmq._message cimport Message
+from fastmq._router cimport Pub, Router, Subscriber
+from fastmq._wire cimport Publish
+
+cdef enum Strategy:
+    ROUND_ROBIN = 0
+    RANDOM = 1
+    STICKY = 2
+    HASH_CLIENTID = 3
+    HASH_TOPIC = 4
+    LEAST_INFLIGHT = 5
+
+cdef struct Member:
+    Subscriber* who
+    # Hands over one message; the member has said (by `load`) that it can take it.
+    void (*take)(Subscriber* who, const Publish* p, Message* m, uint8_t qos, Member* by) noexcept nogil
+    Group* group
+    Member* next_of_session      # the session's list of its memberships
+    uint32_t at                  # index in group.members
+    uint32_t id                  # Subscription Identifier
+    uint8_t qos
+    uint8_t retain_as_published
+
+cdef struct Group:
+    Subscriber base              # first: a Group* is a Subscriber*
+    Groups* groups
+    Member** members             # owned array of records that belong to the sessions' lists
+    uint32_t n
+    uint32_t cap
+    uint32_t turn                # round robin
+    Member* favourite            # sticky
+    uint32_t online              # members with a connection
+    Queue queue
+    uint32_t hash
+    uint32_t name_len            # of '$share/name/filter' as it was subscribed
+    uint32_t filter_at           # where the filter starts in it
+    # the whole text follows
+
+cdef struct Groups:
+    Router* router
+    Group** slots                # open addressing by the whole text
+    uint32_t mask
+    uint32_t used
+    uint32_t queue_max           # messages per group
+    int64_t queue_bytes_max
+    uint64_t random
+    Strategy strategy
+    uint8_t qos0_offline         # keep QoS 0 while no member is connected
+
+cdef inline uint8_t* group_text(const Group* g) noexcept nogil:
+    return <uint8_t*> g + sizeof(Group)
+
+cdef uint32_t share_prefix(const uint8_t* text, uint32_t n) noexcept nogil
+cdef Group* group_find(Groups* gs, const uint8_t* text, uint32_t n) noexcept nogil
+cdef Group* group_make(Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at) noexcept nogil
+cdef bint group_join(Group* g, Member* m) noexcept nogil
+cdef void group_leave(Group* g, Member* m) noexcept nogil
+cdef bint group_pull(Group* g, Member* m) noexcept nogil
+cdef void group_drain(Group* g) noexcept nogil
+cdef void group_give_back(Group* g, Delivery* d) noexcept nogil
+cdef void groups_free(Groups* gs) noexcept nogil

@@ -1,0 +1,297 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""See _share.pxd. Rules: MQTT 5, section 4.8.2."""
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy
+
+from fastmq._inflight cimport (
+    delivery_release, queue_at, queue_clear, queue_pop, queue_push, queue_push_front,
+)
+from fastmq._message cimport message_expired, message_ref, message_size
+from fastmq._router cimport message_parts, pub_message
+from fastmq._trie cimport trie_add, trie_remove_all
+from fastmq._wire cimport hash_bytes
+
+
+cdef uint32_t share_prefix(const uint8_t* text, uint32_t n) noexcept nogil:
+    """Where the filter starts in '$share/name/filter' or '$queue/filter'; 0 for an ordinary filter, n if malformed."""
+    cdef uint32_t i
+    if n >= 7 and memcmp(text, b"$queue/", 7) == 0:
+        return 7 if n > 7 else n
+    if n < 7 or memcmp(text, b"$share/", 7) != 0:
+        return n if n == 6 and memcmp(text, b"$share", 6) == 0 else 0
+    for i in range(7, n):
+        if text[i] == b"/":
+            return i + 1 if i > 7 and i + 1 < n else n  # [MQTT-4.8.2-1]
+        if text[i] == b"+" or text[i] == b"#":
+            return n  # [MQTT-4.8.2-2]
+    return n
+
+
+cdef Group* group_find(Groups* gs, const uint8_t* text, uint32_t n) noexcept nogil:
+    cdef uint32_t hash = hash_bytes(text, n), at
+    cdef Group* g
+    if gs.slots == NULL:
+        return NULL
+    at = hash & gs.mask
+    while gs.slots[at] != NULL:
+        g = gs.slots[at]
+        if g.hash == hash and g.name_len == n and memcmp(group_text(g), text, n) == 0:
+            return g
+        at = (at + 1) & gs.mask
+    return NULL
+
+
+cdef bint groups_grow(Groups* gs) noexcept nogil:
+    cdef uint32_t cap, i, at
+    cdef Group** slots
+    if gs.slots != NULL and gs.used * 3 < gs.mask * 2:
+        return True
+    cap = (gs.mask + 1) * 2 if gs.slots != NULL else 16
+    slots = <Group**> calloc(cap, sizeof(void*))
+    if slots == NULL:
+        return False
+    if gs.slots != NULL:
+        for i in range(gs.mask + 1):
+            if gs.slots[i] != NULL:
+                at = gs.slots[i].hash & (cap - 1)
+                while slots[at] != NULL:
+                    at = (at + 1) & (cap - 1)
+                slots[at] = gs.slots[i]
+        free(gs.slots)
+    gs.slots = slots
+    gs.mask = cap - 1
+    return True
+
+
+cdef Group* group_make(Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at) noexcept nogil:
+    """A new group without members, subscribed to its filter. NULL: out of memory."""
+    cdef Group* g
+    cdef uint32_t at
+    cdef bint is_new
+    if not groups_grow(gs):
+        return NULL
+    g = <Group*> calloc(1, sizeof(Group) + n)
+    if g == NULL:
+        return NULL
+    g.groups = gs
+    g.base.owner.self = g
+    gs.router.last_serial += 1
+    g.base.serial = gs.router.last_serial
+    g.base.deliver = group_deliver
+    g.base.load = NULL
+    g.queue.ledger = &gs.router.ledger
+    g.hash = hash_bytes(text, n)
+    g.name_len = n
+    g.filter_at = filter_at
+    memcpy(group_text(g), text, n)
+    # QoS 2 and retain-as-published: what a member asked for is applied when it is chosen.
+    if trie_add(gs.router.trie, &g.base.owner, text + filter_at, n - filter_at, 2 | 8, 0, &is_new) == NULL:
+        free(g)
+        return NULL
+    at = g.hash & gs.mask
+    while gs.slots[at] != NULL:
+        at = (at + 1) & gs.mask
+    gs.slots[at] = g
+    gs.used += 1
+    return g
+
+
+cdef void group_free(Group* g) noexcept nogil:
+    cdef Groups* gs = g.groups
+    cdef uint32_t at = g.hash & gs.mask, hole, home
+    trie_remove_all(gs.router.trie, &g.base.owner)
+    while gs.slots[at] != g:
+        at = (at + 1) & gs.mask
+    hole = at
+    while True:
+        at = (at + 1) & gs.mask
+        if gs.slots[at] == NULL:
+            break
+        home = gs.slots[at].hash & gs.mask
+        if ((at - home) & gs.mask) >= ((at - hole) & gs.mask):
+            gs.slots[hole] = gs.slots[at]
+            hole = at
+    gs.slots[hole] = NULL
+    gs.used -= 1
+    queue_clear(&g.queue)
+    free(g.members)
+    free(g)
+
+
+cdef bint group_join(Group* g, Member* m) noexcept nogil:
+    """Adds a member. False: out of memory (a group that has no other member is gone then)."""
+    cdef Member** grown
+    if g.n == g.cap:
+        grown = <Member**> realloc(g.members, (g.cap * 2 + 2) * sizeof(void*))
+        if grown == NULL:
+            if g.n == 0:
+                group_free(g)
+            return False
+        g.members = grown
+        g.cap = g.cap * 2 + 2
+    m.group = g
+    m.at = g.n
+    g.members[g.n] = m
+    g.n += 1
+    g.groups.router.stats.shared_subscriptions += 1
+    return True
+
+
+cdef void group_leave(Group* g, Member* m) noexcept nogil:
+    """Takes a member out; the last one takes the group and what it queued along."""
+    g.n -= 1
+    g.members[m.at] = g.members[g.n]
+    g.members[m.at].at = m.at
+    if g.favourite == m:
+        g.favourite = NULL
+    m.group = NULL
+    g.groups.router.stats.shared_subscriptions -= 1
+    if g.n == 0:
+        group_free(g)
+
+
+cdef Member* ready_from(Group* g, uint32_t start) noexcept nogil:
+    """The first member at or after `start`, going round, that can take a message now."""
+    cdef uint32_t i, at
+    for i in range(g.n):
+        at = (start + i) % g.n
+        if g.members[at].who.load(g.members[at].who) >= 0:
+            return g.members[at]
+    return NULL
+
+
+cdef Member* least_loaded(Group* g) noexcept nogil:
+    cdef uint32_t i, at
+    cdef int64_t load, least = -1
+    cdef Member* best = NULL
+    g.turn += 1
+    for i in range(g.n):
+        at = (g.turn + i) % g.n
+        load = g.members[at].who.load(g.members[at].who)
+        if load >= 0 and (best == NULL or load < least):
+            best = g.members[at]
+            least = load
+    return best
+
+
+cdef Member* choose(Group* g, uint64_t origin, uint32_t topic_hash) noexcept nogil:
+    """The strategy's member among those that can take a message now; NULL when none can."""
+    cdef Groups* gs = g.groups
+    cdef Member* m
+    if gs.strategy == LEAST_INFLIGHT:
+        return least_loaded(g)
+    if gs.strategy == HASH_CLIENTID:
+        return ready_from(g, <uint32_t> (((origin * 0x9E3779B97F4A7C15ULL) >> 32) % g.n))
+    if gs.strategy == HASH_TOPIC:
+        return ready_from(g, topic_hash % g.n)
+    if gs.strategy == RANDOM:
+        gs.random ^= gs.random << 13
+        gs.random ^= gs.random >> 7
+        gs.random ^= gs.random << 17
+        return ready_from(g, <uint32_t> (gs.random % g.n))
+    if gs.strategy == STICKY:
+        m = g.favourite
+        if m == NULL or m.who.load(m.who) < 0:
+            g.turn += 1
+            m = ready_from(g, g.turn % g.n)
+            if m != NULL:
+                g.favourite = m
+        return m
+    g.turn = (g.turn + 1) % g.n
+    m = ready_from(g, g.turn)
+    if m != NULL:
+        g.turn = m.at
+    return m
+
+
+cdef void group_deliver(
+    Subscriber* self, Pub* pub, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids
+) noexcept nogil:
+    cdef Group* g = <Group*> self
+    cdef Groups* gs = g.groups
+    cdef Router* r = gs.router
+    cdef Member* by
+    cdef Message* m
+    cdef Delivery* d
+    if g.queue.n == 0:
+        by = choose(g, pub.origin, pub.hash)
+        if by != NULL:
+            by.take(by.who, pub.parts, pub_message(r, pub) if pub.parts.qos and by.qos else pub.message,
+                    pub.parts.qos if pub.parts.qos < by.qos else by.qos, by)
+            return
+    if pub.parts.qos == 0 and g.online == 0 and not gs.qos0_offline:
+        r.stats.dropped_offline += 1
+        r.stats.publish_dropped += 1
+        return
+    m = pub_message(r, pub)
+    if m == NULL:
+        r.stats.dropped_memory += 1
+        r.stats.publish_dropped += 1
+        return
+    if g.queue.n >= gs.queue_max or g.queue.bytes + message_size(m) > gs.queue_bytes_max:
+        r.stats.dropped_queue_full += 1
+        r.stats.publish_dropped += 1
+        return
+    d = queue_push(&g.queue)
+    if d == NULL:
+        r.stats.dropped_memory += 1
+        r.stats.publish_dropped += 1
+        return
+    d.message = message_ref(m)
+    d.qos = m.qos
+    g.queue.bytes += message_size(m)
+
+
+cdef bint group_pull(Group* g, Member* m) noexcept nogil:
+    """Hands the oldest queued message to a member that can take one. False: the queue is empty."""
+    cdef Router* r = g.groups.router
+    cdef Delivery d
+    cdef Publish p
+    while g.queue.n:
+        d = queue_at(&g.queue, 0)[0]
+        g.queue.bytes -= message_size(d.message)
+        queue_pop(&g.queue)
+        if message_expired(d.message, r.now_ms):
+            r.stats.dropped_expired += 1
+            r.stats.publish_dropped += 1
+            delivery_release(&d)
+            continue
+        message_parts(d.message, r.now_ms, &p)
+        m.take(m.who, &p, d.message, p.qos if p.qos < m.qos else m.qos, m)
+        delivery_release(&d)
+        return True
+    return False
+
+
+cdef void group_give_back(Group* g, Delivery* d) noexcept nogil:
+    """Puts a message that a leaving member did not acknowledge back to the front, and to the others if they can take it.
+
+    Takes over what the delivery holds. The queue's limit does not apply: the message was inside it before.
+    """
+    cdef Delivery* front
+    front = queue_push_front(&g.queue)
+    if front == NULL:
+        g.groups.router.stats.dropped_memory += 1
+        g.groups.router.stats.publish_dropped += 1
+        delivery_release(d)
+        return
+    front.message = d.message
+    front.qos = d.message.qos
+    g.queue.bytes += message_size(d.message)
+    free(d.ids)
+    d.ids = NULL
+    d.message = NULL
+
+
+cdef void group_drain(Group* g) noexcept nogil:
+    """Hands out what is queued as long as a member can take it."""
+    cdef Member* m
+    while g.queue.n:
+        m = choose(g, queue_at(&g.queue, 0).message.origin, queue_at(&g.queue, 0).message.hash)
+        if m == NULL or not group_pull(g, m):
+            return
+
+
+cdef void groups_free(Groups* gs) noexcept nogil:
+    free(gs.slots)
+    gs.slots = NULL

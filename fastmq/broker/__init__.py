@@ -1,0 +1,1 @@
+"""The uvloop shell of one worker: what needs Python, the clock, the log or the network's names."""

@@ -1,0 +1,237 @@
+"""CONNECT: from its bytes to an open session or a CONNACK that says why not. MQTT 5 section 3.1, MQTT 3.1.1 section 3.1.
+
+Without authenticators everything happens at once; with them the connection is parked until they have answered.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Coroutine, Sequence
+
+from fastmq import logs
+from fastmq._codec import decode_connect, encode
+from fastmq._hub import Hub
+from fastmq.broker.exchanges import Exchanges
+from fastmq.config.schema import Config
+from fastmq.contracts import Authenticator, Credentials
+from fastmq.errors import ProtocolError
+from fastmq.packets import Connack, Connect, Properties, Publish, Will
+from fastmq.reasons import Reason
+
+EXPIRY_NEVER = 0xFFFF_FFFF
+V3_ACCEPTED = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")
+
+
+class Refusal(Exception):
+    """The CONNECT is answered with this reason."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class Handshake:
+    """Answers the CONNECTs of one worker."""
+
+    def __init__(self, hub: Hub, config: Config, authenticators: Sequence[Authenticator], exchanges: Exchanges) -> None:
+        self._hub = hub
+        self._config = config
+        self._mqtt = config.mqtt
+        self._authenticators = tuple(authenticators)
+        self._exchanges = exchanges
+        self._log = logs.get("broker") if config.log.connections else None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connacks: dict[tuple[bool, int | None, int | None], bytes] = {}
+
+    def on_connect(self, conn: int, body: bytes) -> None:
+        """Called by the hub, in its turn."""
+        try:
+            connect = decode_connect(body)
+        except ProtocolError as error:
+            self._refuse_undecoded(conn, body, error)
+            return
+        try:
+            if not connect.username:  # some clients send an empty user name when they have none
+                connect.username = None
+            self._check(connect)
+            if connect.properties.authentication_method is not None:
+                self._later(conn, connect, self._enhanced(conn, connect))
+            elif self._authenticators:
+                self._later(conn, connect, self._authenticate(conn, connect))
+            else:
+                if not self._config.auth.allow_anonymous:
+                    raise Refusal(Reason.NOT_AUTHORIZED)
+                self._accept(conn, connect, Properties())
+        except Refusal as refusal:
+            self._refuse(conn, connect, refusal.reason)
+
+    # -- is it acceptable? ---------------------------------------------------------------------------------------------
+
+    def _check(self, connect: Connect) -> None:
+        mqtt = self._mqtt
+        if connect.version not in mqtt.accept_versions:
+            raise Refusal(Reason.UNSUPPORTED_PROTOCOL_VERSION)
+        if not connect.client_id and (connect.version == 3 or (connect.version == 4 and not connect.clean_start)):
+            raise Refusal(Reason.CLIENT_IDENTIFIER_NOT_VALID)  # [MQTT-3.1.3-8] of 3.1.1
+        if len(connect.client_id.encode()) > mqtt.client_id_max_bytes:
+            raise Refusal(Reason.CLIENT_IDENTIFIER_NOT_VALID)
+        will = connect.will
+        if will is not None and will.qos > mqtt.maximum_qos:
+            raise Refusal(Reason.QOS_NOT_SUPPORTED)  # [MQTT-3.2.2-12]
+        if will is not None and will.retain and not mqtt.retain_available:
+            raise Refusal(Reason.RETAIN_NOT_SUPPORTED)  # [MQTT-3.2.2-13]
+        sessions_max = self._config.limits.sessions_max
+        if sessions_max and self._hub.stats()["sessions"] >= sessions_max:
+            if not self._hub.has_session(connect.client_id.encode()):
+                raise Refusal(Reason.QUOTA_EXCEEDED)
+
+    def _credentials(self, conn: int, connect: Connect) -> Credentials:
+        return Credentials(
+            client_id=connect.client_id,
+            username=connect.username,
+            password=connect.password,
+            peer=self._hub.peer(conn),
+            version=connect.version,
+        )
+
+    async def _authenticate(self, conn: int, connect: Connect) -> None:
+        credentials = self._credentials(conn, connect)
+        for authenticator in self._authenticators:
+            answer = await authenticator.authenticate(credentials)
+            if answer is not None:
+                if answer.reason >= 0x80:
+                    raise Refusal(answer.reason)
+                self._accept(conn, connect, Properties())
+                return
+        if connect.username is not None or not self._config.auth.allow_anonymous:
+            raise Refusal(Reason.BAD_USER_NAME_OR_PASSWORD if connect.username is not None else Reason.NOT_AUTHORIZED)
+        self._accept(conn, connect, Properties())
+
+    async def _enhanced(self, conn: int, connect: Connect) -> None:
+        answer = await self._exchanges.run(conn, connect, self._credentials(conn, connect))
+        if isinstance(answer, Reason):
+            raise Refusal(answer)
+        self._accept(conn, connect, answer)
+
+    def _later(self, conn: int, connect: Connect, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(conn, connect, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, conn: int, connect: Connect, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Refusal as refusal:
+            self._refuse(conn, connect, refusal.reason)
+        except Exception:
+            logs.get("broker").exception("an authenticator failed; the client is refused", client=connect.client_id)
+            self._refuse(conn, connect, Reason.SERVER_UNAVAILABLE)
+
+    def close(self) -> None:
+        """Gives up on clients that are still being authenticated."""
+        for task in self._tasks:
+            task.cancel()
+
+    # -- yes -----------------------------------------------------------------------------------------------------------
+
+    def _accept(self, conn: int, connect: Connect, answer: Properties) -> None:
+        mqtt = self._mqtt
+        properties = connect.properties
+        if not connect.client_id:
+            connect.client_id = f"fastmq-{secrets.token_hex(8)}"
+            answer.assigned_client_identifier = connect.client_id  # [MQTT-3.2.2-16]
+        keepalive = connect.keepalive
+        if keepalive > mqtt.keepalive_max_s or (keepalive == 0 and mqtt.keepalive_max_s < 65_535):
+            keepalive = mqtt.keepalive_max_s
+            answer.server_keep_alive = keepalive
+        wanted = properties.session_expiry_interval or 0
+        if connect.version < 5:
+            wanted = 0 if connect.clean_start else EXPIRY_NEVER
+        expiry = min(wanted, mqtt.session_expiry_max_s)
+        if expiry != wanted:
+            answer.session_expiry_interval = expiry
+        if properties.request_response_information and mqtt.response_information:
+            answer.response_information = f"{mqtt.response_information}/{connect.client_id}"
+        will, will_delay = self._will(connect)
+        try:
+            present = self._hub.open(
+                conn,
+                connect.client_id.encode(),
+                clean_start=connect.clean_start,
+                version=connect.version,
+                expiry_s=expiry,
+                send_max=properties.receive_maximum or mqtt.inflight_max,
+                packet_max=properties.maximum_packet_size or 0,
+                alias_max=min(properties.topic_alias_maximum or 0, mqtt.topic_alias_outbound_max),
+                will=will,
+                will_delay_s=will_delay,
+            )
+        except MemoryError:
+            self._refuse(conn, connect, Reason.QUOTA_EXCEEDED)
+            return
+        if present is None:
+            return
+        connack = V3_ACCEPTED[present] if connect.version < 5 else self._connack(present, answer, properties)
+        self._hub.start(conn, connack, round(keepalive * 1000 * mqtt.keepalive_multiplier))
+        if self._log is not None:
+            self._log.info(
+                "client connected",
+                client=connect.client_id,
+                peer=self._hub.peer(conn),
+                version=connect.version,
+                keepalive=keepalive,
+                session_present=present,
+            )
+
+    def _will(self, connect: Connect) -> tuple[bytes | None, int]:
+        will: Will | None = connect.will
+        if will is None:
+            return None, 0
+        delay = will.properties.will_delay_interval or 0
+        will.properties.will_delay_interval = None
+        publish = Publish(will.topic, will.payload, will.qos, will.retain, False, 1 if will.qos else 0, will.properties)
+        return encode(publish, 5), delay
+
+    def _connack(self, present: bool, answer: Properties, offered: Properties) -> bytes:
+        """CONNACK for MQTT 5, from a cache when it says nothing about this client alone."""
+        common = answer.authentication_method is None and answer.response_information is None
+        common = common and answer.assigned_client_identifier is None
+        key = (present, answer.session_expiry_interval, answer.server_keep_alive)
+        if common and key in self._connacks:
+            return self._connacks[key]
+        mqtt = self._mqtt
+        answer.receive_maximum = mqtt.receive_maximum
+        answer.maximum_packet_size = mqtt.packet_max_bytes
+        answer.topic_alias_maximum = mqtt.topic_alias_maximum or None
+        answer.maximum_qos = mqtt.maximum_qos if mqtt.maximum_qos < 2 else None
+        answer.retain_available = None if mqtt.retain_available else False
+        answer.wildcard_subscription_available = None if mqtt.wildcard_available else False
+        answer.shared_subscription_available = None if mqtt.shared_available else False
+        answer.subscription_identifier_available = None if mqtt.subscription_id_available else False
+        packet = encode(Connack(present, Reason.SUCCESS, answer), 5)
+        if common and len(self._connacks) < 64:
+            self._connacks[key] = packet
+        return packet
+
+    # -- no ------------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, conn: int, connect: Connect, reason: Reason) -> None:
+        answer = Properties()
+        if reason in (Reason.USE_ANOTHER_SERVER, Reason.SERVER_MOVED):
+            answer.server_reference = self._mqtt.server_reference or None
+        self._hub.reject(conn, encode(Connack(False, reason, answer), connect.version))
+        if self._log is not None:
+            self._log.info("client refused", client=connect.client_id, peer=self._hub.peer(conn), reason=reason.name)
+
+    def _refuse_undecoded(self, conn: int, body: bytes, error: ProtocolError) -> None:
+        """Answers a CONNECT that is wrong in itself as far as its version can be told; else only closes."""
+        if self._log is not None:
+            peer = self._hub.peer(conn)
+            self._log.info("client refused", client="", peer=peer, reason=error.reason.name, detail=error)
+        length = int.from_bytes(body[:2], "big")
+        level = body[2 + length] if len(body) > 2 + length else -1
+        if body[2 : 2 + length] == b"MQTT" and level >= 5:
+            self._hub.reject(conn, encode(Connack(False, error.reason, Properties()), 5))
+        elif error.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION and body[2 : 2 + length] in (b"MQTT", b"MQIsdp"):
+            self._hub.reject(conn, b"\x20\x02\x00\x01")  # [MQTT-3.1.2-2] of 3.1.1
+        else:
+            self._hub.close_connection(conn)

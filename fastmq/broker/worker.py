@@ -1,0 +1,148 @@
+"""One worker: a hub on an event loop, its listeners, its handshake and its figures."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastmq import logs
+from fastmq._codec import encode
+from fastmq._hub import Hub
+from fastmq.broker.exchanges import Exchanges
+from fastmq.broker.handshake import Handshake
+from fastmq.broker.listeners import Listeners
+from fastmq.broker.systopics import SysTopics
+from fastmq.config.listener import Listener
+from fastmq.config.schema import Config
+from fastmq.contracts import Authenticator, EnhancedAuthenticator, Message
+from fastmq.packets import Publish
+from fastmq.reasons import Reason
+
+MEMORY_SHARE = 0.8
+
+
+def memory_limit() -> int:
+    """80 % of what the machine or its control group has, in bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            total = min(total, int(text))
+    return int(total * MEMORY_SHARE)
+
+
+def make_hub(config: Config) -> Hub:
+    """The engine, with the settings it is held to."""
+    mqtt, queue, limits = config.mqtt, config.queue, config.limits
+    return Hub(
+        packet_max=mqtt.packet_max_bytes,
+        output_max=min(limits.output_max_bytes, 2**31),
+        receive_max=mqtt.receive_maximum,
+        alias_max=mqtt.topic_alias_maximum,
+        levels_max=mqtt.topic_levels_max,
+        qos_max=mqtt.maximum_qos,
+        retain_available=mqtt.retain_available,
+        wildcard_available=mqtt.wildcard_available,
+        shared_available=mqtt.shared_available,
+        ids_available=mqtt.subscription_id_available,
+        queue_max=queue.messages_max,
+        queue_bytes_max=queue.bytes_max,
+        qos0_offline=queue.qos0_offline,
+        drop_oldest=queue.drop == "oldest",
+        expiry_max_s=mqtt.session_expiry_max_s,
+        subscriptions_max=limits.subscriptions_max,
+        connections_max=limits.connections_max,
+        memory_max=limits.memory_max_bytes or memory_limit(),
+        slow_after_ms=limits.slow_after_ms,
+        connect_timeout_ms=round(mqtt.connect_timeout_s * 1000),
+        strategy=config.shared.strategy,
+        group_queue_max=config.shared.queue_messages_max,
+        group_queue_bytes_max=config.shared.queue_bytes_max,
+        retained_max=config.retain.messages_max,
+        retained_bytes_max=config.retain.bytes_max,
+        retained_payload_max=config.retain.payload_max_bytes,
+    )
+
+
+class Worker:
+    """Runs on the event loop that calls `start`; all its methods belong to that loop's thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        authenticators: Sequence[Authenticator] = (),
+        enhanced: Sequence[EnhancedAuthenticator] = (),
+    ) -> None:
+        self.config = config
+        self.hub = make_hub(config)
+        self.listeners: list[Listener] = []
+        self._sockets = Listeners(self.hub)
+        exchanges = Exchanges(self.hub, enhanced)
+        self._handshake = Handshake(self.hub, config, authenticators, exchanges)
+        self._systopics = SysTopics(self, config.systopics.interval_s)
+        self._log = logs.get("broker")
+        self.hub.on_connect = self._handshake.on_connect
+        self.hub.on_auth = exchanges.on_auth
+        if config.log.connections:
+            self.hub.on_gone = self._on_gone
+
+    async def start(self) -> None:
+        """Opens the listeners and joins the running loop.
+
+        :raises StartError: a listener cannot be bound; nothing is left open.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self.listeners = [self._sockets.open(listener) for listener in self.config.listen]
+        except BaseException:
+            self._sockets.close()
+            self.hub.close()
+            raise
+        loop.add_reader(self.hub.fileno(), self.hub.on_ready)
+        self._systopics.start(loop)
+        for listener in self.listeners:
+            self._log.info(f"listening on {listener}")
+
+    async def stop(self) -> None:
+        """Tells the clients (0x8B), closes everything and frees it."""
+        loop = asyncio.get_running_loop()
+        self._systopics.stop()
+        self._sockets.close()
+        self._handshake.close()
+        self.hub.close_all(Reason.SERVER_SHUTTING_DOWN)
+        self.hub.on_ready()
+        # One more moment in which clients read their DISCONNECT and close: a reset could overtake it.
+        for _ in range(10):
+            if self.hub.stats()["connections"] == 0:
+                break
+            await asyncio.sleep(0.01)
+        loop.remove_reader(self.hub.fileno())
+        self.hub.close()
+
+    def publish(self, message: Message) -> int:
+        """Routes a message as the broker's own; returns how many subscribers matched.
+
+        :raises ValueError: the topic is not one that can be published to.
+        """
+        packet_id = 1 if message.qos else 0
+        return self.hub.publish(
+            encode(
+                Publish(
+                    message.topic,
+                    message.payload,
+                    message.qos,
+                    message.retain,
+                    packet_id=packet_id,
+                    properties=message.properties,
+                ),
+                5,
+            )
+        )
+
+    def _on_gone(self, client_id: bytes, reason: int) -> None:
+        why = Reason(reason).name if reason else "CLOSED_BY_CLIENT"
+        self._log.info("client disconnected", client=client_id.decode(), reason=why)

@@ -1,0 +1,87 @@
+"""Where rooms meet: the Protocols through which one room uses another without importing it.
+
+A Protocol is added with its first implementation and its first user; there are no stubs here.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from fastmq.packets import Properties
+from fastmq.reasons import Reason
+
+__all__ = ["Authentication", "Authenticator", "BrokerPort", "Credentials", "EnhancedAuthenticator", "Exchange", "Message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An application message, as the program around the broker sees it."""
+
+    topic: str
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+    properties: Properties = field(default_factory=Properties)
+
+
+class BrokerPort(Protocol):
+    """The broker as every room but its own sees it."""
+
+    async def publish(self, message: Message) -> int:
+        """Routes a message as the broker's own; returns how many subscribers it had on this worker."""
+        ...
+
+    def subscribe(self, *filters: str, qos: int = 2, retained: bool = True) -> AsyncIterator[Message]:
+        """The messages that match any of the filters, from now until the iterator is closed."""
+        ...
+
+    def disconnect(self, client_id: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION) -> bool:
+        """Ends a client's connection; False when it is not connected."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What a CONNECT offers to prove who it is."""
+
+    client_id: str
+    username: str | None
+    password: bytes | None = field(repr=False)
+    peer: str
+    """`address:port`."""
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authentication:
+    """An authenticator's answer; `reason` SUCCESS lets the client in."""
+
+    reason: Reason = Reason.SUCCESS
+
+
+@runtime_checkable
+class Authenticator(Protocol):
+    """Decides about user names and passwords. Slow work belongs off the loop."""
+
+    async def authenticate(self, credentials: Credentials) -> Authentication | None:
+        """The verdict, or None to leave it to the next authenticator."""
+        ...
+
+
+class Exchange(Protocol):
+    """One client's enhanced authentication (MQTT 5, section 4.12)."""
+
+    async def step(self, data: bytes | None) -> tuple[Reason, bytes | None]:
+        """Answers the client's Authentication Data: CONTINUE_AUTHENTICATION or SUCCESS with data, or a failure."""
+        ...
+
+
+class EnhancedAuthenticator(Protocol):
+    """A method of enhanced authentication, SCRAM for one."""
+
+    method: str
+    """The Authentication Method that clients name."""
+
+    def begin(self, credentials: Credentials) -> Exchange:
+        """A fresh exchange, for a connection or for a re-authentication."""
+        ...
