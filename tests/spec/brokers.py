@@ -1,6 +1,6 @@
 """The broker under test: a process of its own on a free loopback port.
 
-FASTMQ_SPEC_BROKER chooses it: nothing is fastmq from this checkout, `mosquitto` the one on PATH (to check the tests
+SPEC_BROKER chooses it: nothing is fastmq from this checkout, `mosquitto` the one on PATH (to check the tests
 against a second implementation), `host:port` one that already runs.
 """
 
@@ -22,7 +22,7 @@ import pytest
 Address = tuple[str, int]
 Settings = Mapping[str, str | int | bool]
 
-CHOICE = os.environ.get("FASTMQ_SPEC_BROKER", "fastmq")
+CHOICE = os.environ.get("SPEC_BROKER", "fastmq")
 START_S = 10.0
 
 _MOSQUITTO_NAMES = {
