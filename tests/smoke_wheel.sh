@@ -29,8 +29,8 @@ wait_for() {
     done
 }
 
-announced() { grep -qo 'listening on tcp://127.0.0.1:[0-9]\+' "$work/log"; }
-subscribed() { grep -q 'SUBACK' "$work/sub.log"; }
+announced() { grep -qs 'listening on tcp://127.0.0.1:[0-9]\+' "$work/log"; }
+subscribed() { grep -qs 'SUBACK' "$work/sub.log"; }
 
 exercise() { # exercise NAME ARCHIVE
     local name=$1 archive=$2 venv=$work/venv-$1 port code=0
@@ -40,16 +40,17 @@ exercise() { # exercise NAME ARCHIVE
     cd "$work"
     [[ $("$venv/bin/python" -c 'import fastmq; print(fastmq.__file__)') == "$venv"/* ]] || fail "$name: not the installed package"
 
+    "$venv/bin/fastmq" check >/dev/null || fail "$name: fastmq check"
     "$venv/bin/fastmq" serve --listen tcp://127.0.0.1:0 2>"$work/log" &
     broker=$!
     wait_for 10 announced || fail "$name: the broker did not say where it listens"
     port=$(grep -o 'tcp://127.0.0.1:[0-9]\+' "$work/log" | head -n 1)
     port=${port##*:}
 
-    stdbuf -oL mosquitto_sub -p "$port" -V 5 -q 1 -t 'smoke/+' -C 1 -W 20 -d >"$work/sub.log" &
+    stdbuf -oL mosquitto_sub -h 127.0.0.1 -p "$port" -V 5 -q 1 -t 'smoke/+' -C 1 -W 20 -d >"$work/sub.log" &
     local subscriber=$!
     wait_for 10 subscribed || fail "$name: no SUBACK"
-    mosquitto_pub -p "$port" -V 5 -q 1 -t smoke/test -m "through the $name"
+    mosquitto_pub -h 127.0.0.1 -p "$port" -V 5 -q 1 -t smoke/test -m "through the $name"
     wait "$subscriber" || fail "$name: the subscriber got nothing"
     grep -qx "through the $name" "$work/sub.log" || fail "$name: another message than was sent"
 
