@@ -47,8 +47,8 @@ def running(settings: Settings) -> Iterator[Address]:
     if CHOICE not in ("fastmq", "mosquitto"):
         if settings:
             pytest.skip("a broker that already runs cannot be given settings")
-        host, _, port = CHOICE.rpartition(":")
-        yield host, int(port)
+        host, _, its_port = CHOICE.rpartition(":")
+        yield host, int(its_port)
         return
     with tempfile.TemporaryDirectory(prefix="spec-") as folder:
         port = free_port()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.spec.brokers import Address, running
+from tests.spec.brokers import Address, Settings, running
 from tests.wireclient import Client, Connack, Will
 from tests.wireclient.encode import Text
 from tests.wireclient.properties import Properties
@@ -44,7 +44,7 @@ def broker() -> Iterator[Address]:
 @pytest.fixture(scope="session")
 def limited() -> Iterator[Address]:
     """A broker with low limits, each of which a test reaches."""
-    settings = {
+    settings: Settings = {
         "mqtt.packet_max_bytes": 2000,
         "mqtt.receive_maximum": 3,
         "mqtt.topic_alias_maximum": 5,

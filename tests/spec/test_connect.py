@@ -11,7 +11,7 @@ import pytest
 from tests.spec.brokers import Address
 from tests.spec.conftest import Dial, Join
 from tests.spec.normative import normative, normative311
-from tests.spec.versions import before_5, every_version
+from tests.spec.versions import before_5, every_version, from_311
 from tests.wireclient import Connack, Disconnect, Pingresp, Will, encode
 from tests.wireclient import properties as p
 
@@ -28,7 +28,9 @@ def test_a_new_client_gets_connack_0_without_session(dial: Dial, cid: str, versi
 @normative("MQTT-3.1.3-5", "MQTT-3.1.3-3")
 @normative311("MQTT-3.1.3-5", "MQTT-3.1.3-3")
 @every_version
-@pytest.mark.parametrize("client_id", ["a", "Z", "0", "0123456789abcdefghijklm", "NOPQRSTUVWXYZ", "ABCDEFGHIJKLMnopqrstuvw"])
+@pytest.mark.parametrize(
+    "client_id", ["a", "Z", "0", "0123456789abcdefghijklm", "NOPQRSTUVWXYZ", "ABCDEFGHIJKLMnopqrstuv"]
+)
 def test_short_alphanumeric_client_ids_are_allowed(dial: Dial, version: int, client_id: str) -> None:
     assert set(client_id) <= set(string.ascii_letters + string.digits)
     assert dial(version).connect(client_id).code == 0
@@ -219,8 +221,10 @@ def test_nothing_after_a_rejected_connect_is_processed(dial: Dial, join: Join, t
     watcher = join(4)
     watcher.subscribe(topic)
     for rejected in (dial(version), dial(5)):
-        bad = encode.connect(rejected.version, client_id="", clean=False) if rejected.version < 5 else encode.connect(
-            5, client_id="x", props=[(p.AUTH_METHOD, "NO-SUCH-METHOD")]
+        bad = (
+            encode.connect(5, client_id="x", props=[(p.AUTH_METHOD, "NO-SUCH-METHOD")])
+            if rejected.version == 5
+            else encode.connect(rejected.version, client_id="", clean=False)
         )
         rejected.send(bad, encode.publish(rejected.version, topic, b"must not pass"))
         assert rejected.expect(Connack).code != 0
@@ -276,7 +280,7 @@ def test_response_information_when_asked(join: Join, limited: Address) -> None:
 @normative("MQTT-3.2.2-19", "MQTT-3.2.2-20", "MQTT-3.1.2-24")
 def test_an_error_connack_fits_the_maximum_packet_size(dial: Dial, cid: str) -> None:
     client = dial()
-    props = [(p.MAXIMUM_PACKET_SIZE, 8), (p.AUTH_METHOD, "NO-SUCH-METHOD")]
+    props: list[tuple[int, p.PropertyValue]] = [(p.MAXIMUM_PACKET_SIZE, 8), (p.AUTH_METHOD, "NO-SUCH-METHOD")]
     assert client.connect(cid, props=props).code >= 0x80
     assert client.last_size <= 8
 

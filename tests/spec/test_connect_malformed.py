@@ -159,17 +159,17 @@ _WRONG_PROPERTIES: dict[str, tuple[bytes, int]] = {
     "user property value with null": (b"\x26" + encode.text("k") + encode.text(b"\x00"), MALFORMED),
     "user property without value": (b"\x26" + encode.text("k"), MALFORMED),
 }
+_ONCE_ONLY: list[tuple[str, int, p.PropertyValue]] = [
+    ("session expiry", p.SESSION_EXPIRY, 5),
+    ("receive maximum", p.RECEIVE_MAXIMUM, 5),
+    ("maximum packet size", p.MAXIMUM_PACKET_SIZE, _LONG_NUMBER),
+    ("topic alias maximum", p.TOPIC_ALIAS_MAXIMUM, 5),
+    ("request response information", p.REQUEST_RESPONSE_INFO, 1),
+    ("request problem information", p.REQUEST_PROBLEM_INFO, 1),
+    ("authentication method", p.AUTH_METHOD, "x"),
+]
 _WRONG_PROPERTIES |= {
-    f"{name} twice": (one_property(identifier, value) * 2, PROTOCOL_ERROR)
-    for name, identifier, value in [
-        ("session expiry", p.SESSION_EXPIRY, 5),
-        ("receive maximum", p.RECEIVE_MAXIMUM, 5),
-        ("maximum packet size", p.MAXIMUM_PACKET_SIZE, _LONG_NUMBER),
-        ("topic alias maximum", p.TOPIC_ALIAS_MAXIMUM, 5),
-        ("request response information", p.REQUEST_RESPONSE_INFO, 1),
-        ("request problem information", p.REQUEST_PROBLEM_INFO, 1),
-        ("authentication method", p.AUTH_METHOD, "x"),
-    ]
+    f"{name} twice": (one_property(identifier, value) * 2, PROTOCOL_ERROR) for name, identifier, value in _ONCE_ONLY
 }
 _FOREIGN: list[tuple[int, p.PropertyValue]] = [
     (p.PAYLOAD_FORMAT, 0),

@@ -196,10 +196,7 @@ def test_order_is_kept_per_topic_and_qos(join: Join, topic: str, version: int, q
     for begin in range(0, 50, 10):
         ids = range(begin + 1, begin + 11)
         publisher.send(
-            *(
-                encode.publish(version, topic, expected[i - 1], qos=qos, packet_id=i if qos else None)
-                for i in ids
-            )
+            *(encode.publish(version, topic, expected[i - 1], qos=qos, packet_id=i if qos else None) for i in ids)
         )
         if qos:
             kind = "PUBACK" if qos == 1 else "PUBREC"

@@ -25,9 +25,7 @@ def resume(join: Join, cid: str, version: int) -> Client:
 @normative("MQTT-4.4.0-1", "MQTT-3.3.1-1", "MQTT-4.6.0-1", "MQTT-4.3.2-3", "MQTT-4.3.3-3")
 @normative311("MQTT-4.4.0-1", "MQTT-3.3.1-1", "MQTT-4.6.0-1", "MQTT-4.3.2-1", "MQTT-4.3.3-1")
 @every_version
-def test_unacknowledged_messages_come_again(
-    join: Join, cid: str, topic: str, version: int, subscribed: Client
-) -> None:
+def test_unacknowledged_messages_come_again(join: Join, cid: str, topic: str, version: int, subscribed: Client) -> None:
     publisher = join(version)
     for i in range(10):
         publisher.publish(topic, str(i).encode(), qos=1 + i % 2)

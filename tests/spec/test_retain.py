@@ -56,9 +56,7 @@ def test_a_retained_qos_0_message_replaces_what_was_there(join: Join, topic: str
 @normative311("MQTT-3.3.1-10", "MQTT-3.3.1-11")
 @every_version
 @every_qos
-def test_an_empty_retained_message_removes_and_is_delivered(
-    join: Join, topic: str, version: int, qos: int
-) -> None:
+def test_an_empty_retained_message_removes_and_is_delivered(join: Join, topic: str, version: int, qos: int) -> None:
     publisher, watcher, late = join(version), join(version), join(version)
     publisher.publish(topic, b"kept", qos=qos, retain=True)
     watcher.subscribe((topic, 2))

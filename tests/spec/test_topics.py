@@ -37,9 +37,7 @@ MATCHES: list[tuple[str, list[str], list[str]]] = [
 @normative311("MQTT-4.7.1-2", "MQTT-4.7.1-3", "MQTT-4.7.3-4", "MQTT-3.3.2-3")
 @from_311
 @pytest.mark.parametrize(("pattern", "inside", "outside"), MATCHES, ids=[m[0] for m in MATCHES])
-def test_matching(
-    join: Join, cid: str, version: int, pattern: str, inside: list[str], outside: list[str]
-) -> None:
+def test_matching(join: Join, cid: str, version: int, pattern: str, inside: list[str], outside: list[str]) -> None:
     client, publisher = join(version), join(version)
     client.subscribe(pattern.replace("T", cid))
     for name in outside:
