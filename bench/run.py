@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +47,17 @@ def chosen_brokers(names: Sequence[str], with_fastmq: bool) -> list[Rival]:
     return [FASTMQ, *brokers] if with_fastmq else brokers
 
 
+@contextlib.contextmanager
+def held(lock: Path | None) -> Iterator[None]:
+    """Hold the lock file, if there is one, so that runs of several people take turns."""
+    if lock is None:
+        yield
+        return
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def write_into(page: Path, figures: str) -> None:
     """Replace the figures between the marks of a Markdown page."""
     text = page.read_text(encoding="utf-8")
@@ -67,6 +80,9 @@ def write_into(page: Path, figures: str) -> None:
 @click.option("--quick", is_flag=True, help="One run of 0.5 s, smaller tables: a look, not a measurement.")
 @click.option("--history", default=results.HISTORY, type=click.Path(path_type=Path), help="Where each run is kept.")
 @click.option("--write", "page", type=click.Path(exists=True, path_type=Path), help="Markdown page for the tables.")
+@click.option(
+    "--lock", type=click.Path(path_type=Path), help="File to hold locked during each run, on a shared machine."
+)
 @click.option("--list", "listing", is_flag=True, help="Name the scenarios and stop.")
 def main(
     names: tuple[str, ...],
@@ -78,6 +94,7 @@ def main(
     quick: bool,
     history: Path,
     page: Path | None,
+    lock: Path | None,
     listing: bool,
 ) -> None:
     """Load fastmq and its rivals in turn and print the figures side by side."""
@@ -109,7 +126,8 @@ def main(
         for scenario, broker in plan:
             progress.update(task, description=f"{scenario.name} / {broker.name}")
             version = versions[broker.name]
-            run = run_once(scenario, broker, seconds=seconds, mqtt=protocol, quick=quick, version=version)
+            with held(lock):
+                run = run_once(scenario, broker, seconds=seconds, mqtt=protocol, quick=quick, version=version)
             results.remember(run, history)
             if run.error:
                 progress.console.print(f"{scenario.name} / {broker.name}: {run.error}", style="red", markup=False)
