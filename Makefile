@@ -36,7 +36,7 @@ fuzz: build $(VENV)/.installed-dev
 
 # A copy of the tree, so that the instrumented extensions never stand in for the real ones.
 asan: $(VENV)/.installed-dev $(VENV)/.provisioned
-	rm -rf build/asan && mkdir -p build/asan && cp -r fastmq tests setup.py pyproject.toml build/asan/
+	rm -rf build/asan && mkdir -p build/asan && cp -r $(filter-out build dist,$(wildcard *)) build/asan/
 	find build/asan -name '*.so' -delete
 	cd build/asan && FASTMQ_SANITIZE=address $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/asan && LD_PRELOAD=$(LIBASAN) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=. \
