@@ -80,9 +80,7 @@ def write_into(page: Path, figures: str) -> None:
 @click.option("--quick", is_flag=True, help="One run of 0.5 s, smaller tables: a look, not a measurement.")
 @click.option("--history", default=results.HISTORY, type=click.Path(path_type=Path), help="Where each run is kept.")
 @click.option("--write", "page", type=click.Path(exists=True, path_type=Path), help="Markdown page for the tables.")
-@click.option(
-    "--lock", type=click.Path(path_type=Path), help="File to hold locked during each run, on a shared machine."
-)
+@click.option("--lock", type=click.Path(path_type=Path), help="File to hold locked during each run.")
 @click.option("--list", "listing", is_flag=True, help="Name the scenarios and stop.")
 def main(
     names: tuple[str, ...],
