@@ -224,5 +224,6 @@ def _write(value: object, depth: int | None) -> str:
         indent = "\n" + "\t" * (depth + 1)
         return "{" + indent + ("," + indent).join(written) + "\n" + "\t" * depth + "}"
     if isinstance(value, list):
-        return "[" + ("," if depth is None else ", ").join(_write(each, depth) for each in value) + "]"
+        inner = None if depth is None else depth + 1
+        return "[" + ("," if depth is None else ", ").join(_write(each, inner) for each in value) + "]"
     return json.dumps(value, ensure_ascii=False)
