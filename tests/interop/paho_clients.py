@@ -90,8 +90,6 @@ class PahoClient:
             )
         else:
             self.paho.connect(self._broker.host, self._broker.port)
-        # paho makes a new pair of wake-up sockets at each loop_start and forgets to close the one before.
-        self.paho._reset_sockets(sockpair_only=True)
         self.paho.loop_start()
         self.await_(lambda: len(self.connacks) >= expected, "CONNACK")
         return self
@@ -109,14 +107,19 @@ class PahoClient:
         """DISCONNECT and wait for the end of the connection."""
         if self.paho.is_connected():
             self.paho.disconnect(reason, disconnect_properties)
-        self.paho.loop_stop()
+        self._stop_loop()
 
     def vanish(self) -> None:
         """Lose the connection without DISCONNECT."""
         expected = len(self.disconnects) + 1
         self.tear()
         self.await_(lambda: len(self.disconnects) >= expected, "the end of the connection")
+        self._stop_loop()
+
+    def _stop_loop(self) -> None:
         self.paho.loop_stop()
+        # paho makes a pair of wake-up sockets at each loop_start and leaves closing them to the garbage collector.
+        self.paho._reset_sockets(sockpair_only=True)
 
     def tear(self) -> None:
         """Break the TCP connection; the client notices by itself."""

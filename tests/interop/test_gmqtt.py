@@ -20,7 +20,7 @@ class GmqttClient:
 
     def __init__(self, broker: BrokerProcess, client_id: str, version: int, **options: Any) -> None:
         self.gmqtt = gmqtt.Client(client_id, **options)
-        self.gmqtt.set_config({"reconnect_retries": 0, "reconnect_delay": 0})
+        self.gmqtt.set_config({"reconnect_retries": -2})  # never: -1 is for ever, 0 still tries once
         self.messages: asyncio.Queue[tuple[str, bytes, int, dict[str, Any]]] = asyncio.Queue()
         self._broker = broker
         self._version = version
