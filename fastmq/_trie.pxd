@@ -62,8 +62,8 @@ cdef struct Cached:
     uint32_t n
     # n Filter*, then the topic
 
-cdef struct Table:               # open addressing, linear probing; NULL = free
-    void** slots
+cdef struct Table:               # open addressing, linear probing; 0 = free
+    uint64_t* slots              # the entry's address, and 16 bits of its hash above it: few probes touch an entry
     uint32_t mask
     uint32_t used
 
@@ -73,6 +73,7 @@ cdef struct TrieState:
     Table edges                  # Node* by (parent, level)
     Node root
     Cached** cache               # CACHE_SLOTS entries
+    uint32_t* missed             # hashes of topics that missed lately: only a repeated one is worth caching
     uint64_t generation
     uint32_t wildcards           # wildcard filters alive
     uint32_t subscriptions

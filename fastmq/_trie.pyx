@@ -14,6 +14,29 @@ cdef enum:
 
 # -- tables ------------------------------------------------------------------------------------------------------------
 
+cdef uint64_t ADDRESS = (<uint64_t> 1 << 48) - 1   # user space ends below on every 64-bit system we run on
+
+
+cdef inline uint64_t pack(void* entry, uint32_t hash) noexcept nogil:
+    return <uint64_t> <size_t> entry | (<uint64_t> (hash >> 16) << 48)
+
+
+cdef inline void* unpack(uint64_t slot) noexcept nogil:
+    return <void*> <size_t> (slot & ADDRESS)
+
+
+cdef inline bint may_be(uint64_t slot, uint32_t hash) noexcept nogil:
+    return slot >> 48 == hash >> 16
+
+
+cdef inline uint32_t slot_hash(uint64_t slot, int kind) noexcept nogil:
+    if kind == 0:
+        return (<Filter*> unpack(slot)).hash
+    if kind == 1:
+        return (<Level*> unpack(slot)).hash
+    return (<Node*> unpack(slot)).hash
+
+
 cdef inline uint32_t edge_hash(const Node* parent, const Level* level) noexcept nogil:
     cdef uint64_t h = (<uint64_t> <size_t> parent >> 4) * 0x9E3779B97F4A7C15ULL
     h ^= (<uint64_t> <size_t> level >> 4) * 0xD6E8FEB86659FD93ULL
@@ -22,34 +45,26 @@ cdef inline uint32_t edge_hash(const Node* parent, const Level* level) noexcept 
     return <uint32_t> (h >> 32)
 
 
-cdef inline uint32_t slot_hash(void* entry, int kind) noexcept nogil:
-    if kind == 0:
-        return (<Filter*> entry).hash
-    if kind == 1:
-        return (<Level*> entry).hash
-    return (<Node*> entry).hash
-
-
 cdef bint table_grow(TrieState* t, Table* table, int kind) noexcept nogil:
     """Room for one more entry (at most 2/3 full). False: out of memory, nothing changed."""
     cdef uint32_t cap, i, at
-    cdef void** slots
+    cdef uint64_t* slots
     if table.slots != NULL and table.used * 3 < table.mask * 2:
         return True
     cap = (table.mask + 1) * 2 if table.slots != NULL else 16
-    slots = <void**> calloc(cap, sizeof(void*))
+    slots = <uint64_t*> calloc(cap, sizeof(uint64_t))
     if slots == NULL:
         return False
     if table.slots != NULL:
         for i in range(table.mask + 1):
-            if table.slots[i] != NULL:
+            if table.slots[i]:
                 at = slot_hash(table.slots[i], kind) & (cap - 1)
-                while slots[at] != NULL:
+                while slots[at]:
                     at = (at + 1) & (cap - 1)
                 slots[at] = table.slots[i]
-        t.bytes -= <int64_t> (table.mask + 1) * sizeof(void*)
+        t.bytes -= <int64_t> (table.mask + 1) * sizeof(uint64_t)
         free(table.slots)
-    t.bytes += <int64_t> cap * sizeof(void*)
+    t.bytes += <int64_t> cap * sizeof(uint64_t)
     table.slots = slots
     table.mask = cap - 1
     return True
@@ -57,27 +72,27 @@ cdef bint table_grow(TrieState* t, Table* table, int kind) noexcept nogil:
 
 cdef void table_put(Table* table, void* entry, uint32_t hash) noexcept nogil:
     cdef uint32_t at = hash & table.mask
-    while table.slots[at] != NULL:
+    while table.slots[at]:
         at = (at + 1) & table.mask
-    table.slots[at] = entry
+    table.slots[at] = pack(entry, hash)
     table.used += 1
 
 
 cdef void table_drop(Table* table, void* entry, uint32_t hash, int kind) noexcept nogil:
     """Removes the entry and shifts back those that probed past it, so that no tombstones are needed."""
     cdef uint32_t at = hash & table.mask, hole, home
-    while table.slots[at] != entry:
+    while unpack(table.slots[at]) != entry:
         at = (at + 1) & table.mask
     hole = at
     while True:
         at = (at + 1) & table.mask
-        if table.slots[at] == NULL:
+        if not table.slots[at]:
             break
         home = slot_hash(table.slots[at], kind) & table.mask
         if ((at - home) & table.mask) >= ((at - hole) & table.mask):
             table.slots[hole] = table.slots[at]
             hole = at
-    table.slots[hole] = NULL
+    table.slots[hole] = 0
     table.used -= 1
 
 
@@ -93,9 +108,9 @@ cdef Level* level_find(TrieState* t, const uint8_t* text, uint32_t n, uint32_t h
     if t.levels.slots == NULL:
         return NULL
     at = hash & t.levels.mask
-    while t.levels.slots[at] != NULL:
-        level = <Level*> t.levels.slots[at]
-        if level.hash == hash and level.len == n and memcmp(level_text(level), text, n) == 0:
+    while t.levels.slots[at]:
+        level = <Level*> unpack(t.levels.slots[at])
+        if may_be(t.levels.slots[at], hash) and level.hash == hash and level.len == n and memcmp(level_text(level), text, n) == 0:
             return level
         at = (at + 1) & t.levels.mask
     return NULL
@@ -133,9 +148,9 @@ cdef inline Node* edge_find(TrieState* t, Node* parent, Level* level) noexcept n
         return NULL
     hash = edge_hash(parent, level)
     at = hash & t.edges.mask
-    while t.edges.slots[at] != NULL:
-        node = <Node*> t.edges.slots[at]
-        if node.hash == hash and node.parent == parent and node.level == level:
+    while t.edges.slots[at]:
+        node = <Node*> unpack(t.edges.slots[at])
+        if may_be(t.edges.slots[at], hash) and node.hash == hash and node.parent == parent and node.level == level:
             return node
         at = (at + 1) & t.edges.mask
     return NULL
@@ -243,9 +258,9 @@ cdef Filter* filter_lookup(TrieState* t, const uint8_t* text, uint32_t n, uint32
     if t.filters.slots == NULL:
         return NULL
     at = hash & t.filters.mask
-    while t.filters.slots[at] != NULL:
-        f = <Filter*> t.filters.slots[at]
-        if f.hash == hash and f.len == n and memcmp(filter_text(f), text, n) == 0:
+    while t.filters.slots[at]:
+        f = <Filter*> unpack(t.filters.slots[at])
+        if may_be(t.filters.slots[at], hash) and f.hash == hash and f.len == n and memcmp(filter_text(f), text, n) == 0:
             return f
         at = (at + 1) & t.filters.mask
     return NULL
@@ -525,7 +540,9 @@ cdef bint trie_match(TrieState* t, const uint8_t* topic, uint32_t n, uint32_t ha
         return False
     out.wild = t.found
     out.n_wild = t.found_n
-    if n <= CACHE_TOPIC_MAX and t.found_n <= CACHE_FILTERS_MAX:
+    if t.missed[hash & (CACHE_SLOTS - 1)] != hash:
+        t.missed[hash & (CACHE_SLOTS - 1)] = hash
+    elif n <= CACHE_TOPIC_MAX and t.found_n <= CACHE_FILTERS_MAX:
         cache_store(t, victim, topic, n, hash)
     return True
 
@@ -535,7 +552,10 @@ cdef TrieState* trie_new() noexcept nogil:
     if t == NULL:
         return NULL
     t.cache = <Cached**> calloc(CACHE_SLOTS, sizeof(void*))
-    if t.cache == NULL:
+    t.missed = <uint32_t*> calloc(CACHE_SLOTS, sizeof(uint32_t))
+    if t.cache == NULL or t.missed == NULL:
+        free(t.cache)
+        free(t.missed)
         free(t)
         return NULL
     t.generation = 1
@@ -548,6 +568,7 @@ cdef void trie_free(TrieState* t) noexcept nogil:
     for i in range(CACHE_SLOTS):
         free(t.cache[i])
     free(t.cache)
+    free(t.missed)
     free(t.filters.slots)
     free(t.levels.slots)
     free(t.edges.slots)
