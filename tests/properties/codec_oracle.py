@@ -28,6 +28,21 @@ from fastmq.packets import (
     Unsubscribe,
     Will,
 )
+from tests.properties.codec_oracle_fields import (
+    REASONS,
+    ROWS,
+    Reader,
+    Wrong,
+    binary,
+    flag,
+    properties,
+    require,
+    u16,
+    utf8,
+    varint,
+)
+
+__all__ = ["REASONS", "ROWS", "Wrong", "decode", "encode", "varint"]
 
 TYPES = [
     None, Connect, Connack, Publish, Puback, Pubrec, Pubrel, Pubcomp, Subscribe, Suback, Unsubscribe, Unsuback, Pingreq,
