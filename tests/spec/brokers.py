@@ -42,8 +42,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(settings: Settings) -> Iterator[Address]:
-    """Start a broker with settings ("section.key": value), yield its address, stop it."""
+def running(settings: Settings, program: str = "") -> Iterator[Address]:
+    """Start a broker with settings ("section.key": value), yield its address, stop it.
+
+    `program` is a module that runs fastmq in a way that no setting can, given the port as its argument.
+    """
+    if program and CHOICE != "fastmq":
+        pytest.skip("only fastmq can be run by a program of the tests")
     if CHOICE not in ("fastmq", "mosquitto"):
         if settings:
             pytest.skip("a broker that already runs cannot be given settings")
@@ -53,7 +58,7 @@ def running(settings: Settings) -> Iterator[Address]:
     with tempfile.TemporaryDirectory(prefix="spec-") as folder:
         port = free_port()
         command, environment = (
-            _fastmq(port, settings) if CHOICE == "fastmq" else _mosquitto(port, settings, Path(folder))
+            _fastmq(port, settings, program) if CHOICE == "fastmq" else _mosquitto(port, settings, Path(folder))
         )
         log = Path(folder, "log")
         with log.open("wb") as out:
@@ -72,11 +77,13 @@ def running(settings: Settings) -> Iterator[Address]:
         assert "Traceback" not in complaint, complaint[-4000:]
 
 
-def _fastmq(port: int, settings: Settings) -> tuple[list[str], dict[str, str]]:
+def _fastmq(port: int, settings: Settings, program: str) -> tuple[list[str], dict[str, str]]:
     environment = dict(os.environ)
     for key, value in settings.items():
         section, _, name = key.upper().partition(".")
         environment[f"FASTMQ_{section}__{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    if program:
+        return [sys.executable, "-m", program, str(port)], environment
     return [sys.executable, "-m", "fastmq", "serve", "--listen", f"tcp://127.0.0.1:{port}"], environment
 
 

@@ -54,6 +54,7 @@ def limited() -> Iterator[Address]:
         "mqtt.topic_levels_max": 8,
         "mqtt.connect_timeout_s": 1,
         "mqtt.response_information": "answers/",
+        "limits.subscriptions_max": 4,
     }
     with running(settings) as address:
         yield address
@@ -64,6 +65,7 @@ def restricted() -> Iterator[Address]:
     """A broker without the optional features."""
     settings = {
         "mqtt.maximum_qos": 1,
+        "mqtt.topic_alias_maximum": 0,
         "mqtt.retain_available": False,
         "mqtt.wildcard_available": False,
         "mqtt.shared_available": False,
@@ -77,6 +79,20 @@ def restricted() -> Iterator[Address]:
 def guarded() -> Iterator[Address]:
     """A broker that lets nobody in without a name."""
     with running({"auth.allow_anonymous": False}) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def only_311() -> Iterator[Address]:
+    """A broker that speaks MQTT 3.1.1 and nothing else."""
+    with running({"mqtt.accept_versions": "4"}) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def challenging() -> Iterator[Address]:
+    """A broker with a method of enhanced authentication."""
+    with running({}, "tests.spec.challenging") as address:
         yield address
 
 

@@ -2,7 +2,7 @@
 
 S, C, B = "server", "client", "both"
 
-_NO_WEBSOCKET_HERE = "the broker under test listens on TCP"
+_NO_WEBSOCKET_HERE = "needs a WebSocket listener, which the broker does not have yet"
 
 #: (id without "MQTT-", binds, paraphrase[, why no test can prove it])
 ROWS: list[tuple[str, ...]] = [

@@ -12,7 +12,7 @@ from tests.spec.brokers import Address
 from tests.spec.conftest import Dial, Join
 from tests.spec.normative import normative, normative311
 from tests.spec.versions import before_5, every_version, from_311
-from tests.wireclient import Connack, Disconnect, Pingresp, Will, encode
+from tests.wireclient import Connack, ConnectionEnded, Disconnect, Pingresp, Will, encode
 from tests.wireclient import properties as p
 
 
@@ -283,6 +283,17 @@ def test_an_error_connack_fits_the_maximum_packet_size(dial: Dial, cid: str) -> 
     props: list[tuple[int, p.PropertyValue]] = [(p.MAXIMUM_PACKET_SIZE, 8), (p.AUTH_METHOD, "NO-SUCH-METHOD")]
     assert client.connect(cid, props=props).code >= 0x80
     assert client.last_size <= 8
+
+
+@normative("MQTT-3.1.2-24")
+@pytest.mark.parametrize("maximum", [1, 4, 5, 8, 12, 16, 20, 30])
+def test_connack_fits_the_maximum_packet_size_or_is_not_sent(dial: Dial, cid: str, maximum: int) -> None:
+    client = dial()
+    try:
+        client.connect(cid, props=[(p.MAXIMUM_PACKET_SIZE, maximum)])
+    except ConnectionEnded:
+        return
+    assert client.last_size <= maximum
 
 
 @normative("MQTT-3.1.3-8", "MQTT-3.2.2-7")

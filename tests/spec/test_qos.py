@@ -151,6 +151,31 @@ def test_pubrel_with_not_found_ends_the_exchange(join: Join, topic: str) -> None
     assert (answer.kind, answer.packet_id) == ("PUBCOMP", 1)
 
 
+@normative("MQTT-4.3.3-9", "MQTT-3.5.2-1")
+def test_after_a_refusing_pubrec_the_same_id_is_a_new_message(join: Join, topic: str) -> None:
+    subscriber, publisher = join(), join()
+    subscriber.subscribe((topic, 2))
+    # Topics of the server itself are not for clients to write to.
+    publisher.send(encode.publish(5, "$SYS/broker/version", b"forged", qos=2, packet_id=5))
+    assert publisher.expect(Ack) == Ack([], "PUBREC", 5, 0x87)
+    publisher.send(encode.publish(5, topic, b"fine", qos=2, packet_id=5))
+    publisher.expect_ack("PUBREC", 5)
+    publisher.send(encode.ack(5, PUBREL, 5))
+    publisher.expect_ack("PUBCOMP", 5)
+    assert subscriber.receive().payload == b"fine"
+
+
+@normative("MQTT-3.4.2-1")
+@normative311("MQTT-3.3.5-2")
+@from_311
+def test_messages_to_the_servers_own_topics_are_refused(join: Join, cid: str, version: int) -> None:
+    subscriber, publisher = join(version), join(version)
+    subscriber.subscribe((f"$SYS/{cid}", 2))
+    assert publisher.publish(f"$SYS/{cid}", b"x", qos=1) == (0x87 if version == 5 else 0)
+    publisher.publish(f"$SYS/{cid}", b"x", retain=True)
+    subscriber.expect_silence()
+
+
 # --- from the server -------------------------------------------------------------------------------------------
 
 

@@ -87,3 +87,41 @@ def test_subscription_identifiers_are_refused(join: Join, restricted: Address, t
     assert getattr(answer, "code", None) == IDENTIFIERS_NOT_SUPPORTED or getattr(answer, "codes", None) == [
         IDENTIFIERS_NOT_SUPPORTED
     ]
+
+
+@normative("MQTT-3.2.2-18", "MQTT-3.3.2-9")
+def test_an_alias_is_refused_when_there_are_none(join: Join, restricted: Address, topic: str) -> None:
+    client = join(at=restricted)
+    assert client.connack is not None
+    assert client.connack.value(p.TOPIC_ALIAS_MAXIMUM) in (None, 0)
+    client.send(encode.publish(5, topic, b"x", props=[(p.TOPIC_ALIAS, 1)]))
+    client.expect_disconnect(0x94)
+
+
+@normative("MQTT-3.1.2-2", "MQTT-3.2.2-7")
+@normative311("MQTT-3.1.2-2", "MQTT-3.2.2-5")
+@pytest.mark.parametrize(("version", "code"), [(3, 1), (5, 0x84)])
+def test_a_version_that_is_switched_off_is_refused(dial: Dial, only_311: Address, version: int, code: int) -> None:
+    client = dial(version, at=only_311)
+    assert client.connect("x").code == code
+    client.expect_closed()
+
+
+def test_a_version_that_is_left_on_is_accepted(join: Join, only_311: Address) -> None:
+    join(4, at=only_311).ping()
+
+
+@normative("MQTT-3.8.4-7", "MQTT-3.9.3-2")
+@normative311("MQTT-3.8.4-5", "MQTT-3.9.3-2")
+@pytest.mark.parametrize("version", [4, 5])
+def test_subscriptions_above_the_limit_are_refused(join: Join, limited: Address, topic: str, version: int) -> None:
+    client = join(version, at=limited, keep_alive=2)
+    refused = 0x97 if version == 5 else 0x80
+    wanted = [(f"{topic}/{i}", 1) for i in range(6)]
+    assert client.subscribe(*wanted).codes == [1, 1, 1, 1, refused, refused]
+    # What exists may be replaced, and a place that was given up is free.
+    assert client.subscribe((f"{topic}/0", 0)).codes == [0]
+    client.unsubscribe(f"{topic}/1")
+    assert client.subscribe((f"{topic}/5", 0)).codes == [0]
+    client.publish(f"{topic}/5", b"x")
+    assert client.receive().payload == b"x"

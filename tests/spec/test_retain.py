@@ -225,3 +225,14 @@ def test_each_filter_of_a_subscribe_gets_its_retained_messages(join: Join, kept:
     assert first.payload == second.payload == b"kept"
     assert first.packet_id != second.packet_id
     subscriber.expect_silence()
+
+
+def test_a_retained_message_by_alias_has_its_topic(join: Join, topic: str) -> None:
+    publisher, subscriber = join(), join()
+    publisher.publish(topic, b"sets the alias", props=[(p.TOPIC_ALIAS, 1)])
+    publisher.publish("", b"kept", retain=True, props=[(p.TOPIC_ALIAS, 1)])
+    subscriber.subscribe(topic)
+    message = subscriber.receive()
+    assert (message.topic, message.payload, message.value(p.TOPIC_ALIAS)) == (topic, b"kept", None)
+    publisher.publish("", b"", retain=True, props=[(p.TOPIC_ALIAS, 1)])
+    join().subscribe(topic)
