@@ -3,7 +3,7 @@
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
-from fastmq._message cimport charge, message_ref, message_unref
+from fastmq._message cimport charge, message_payload, message_ref, message_unref
 from fastmq._router cimport IMAGE_MAX
 from fastmq._wire cimport (
     PROP_MESSAGE_EXPIRY, PROP_SUBSCRIPTION_ID, PROP_TOPIC_ALIAS, put16, put32, put_bytes, put_varint, varint_size,
@@ -251,7 +251,7 @@ cdef bint link_publish(
         out = put_bytes(out, p.props, p.props_len)
     if copied:
         memcpy(out, p.payload, copied)
-    elif p.payload_len and not link_refer(l, m, p.payload, p.payload_len):
+    elif p.payload_len and not link_refer(l, m, message_payload(m), p.payload_len):  # p's bytes are only borrowed
         return False
     l.wire.router.stats.publish_sent += 1
     l.wire.router.stats.publish_bytes_sent += p.payload_len

@@ -18,7 +18,8 @@ from fastmq.packets import Connack, Connect, Properties, Publish, Will
 from fastmq.reasons import Reason
 
 EXPIRY_NEVER = 0xFFFF_FFFF
-V3_ACCEPTED = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")
+ACCEPTED_V31 = b"\x20\x02\x00\x00"
+ACCEPTED_V311 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")  # the second with Session Present
 
 
 class Refusal(Exception):
@@ -170,7 +171,10 @@ class Handshake:
             return
         if present is None:
             return
-        connack = V3_ACCEPTED[present] if connect.version < 5 else self._connack(present, answer, properties)
+        if connect.version == 5:
+            connack = self._connack(present, answer, properties)
+        else:
+            connack = ACCEPTED_V311[present] if connect.version == 4 else ACCEPTED_V31
         self._hub.start(conn, connack, round(keepalive * 1000 * mqtt.keepalive_multiplier))
         if self._log is not None:
             self._log.info(
