@@ -345,6 +345,13 @@ def test_every_connect_property_is_accepted(join: Join, unique: Callable[[str], 
     client.ping()
 
 
+@every_version
+@pytest.mark.parametrize("password", [None, b"", b"\x00\xff" * 1000], ids=["none", "empty", "binary"])
+@pytest.mark.parametrize("username", ["", "name", "ünï"], ids=["empty", "ascii", "unicode"])
+def test_user_names_and_passwords_are_accepted(join: Join, version: int, username: str, password: bytes | None) -> None:
+    join(version, username=username, password=password).ping()
+
+
 @normative("MQTT-3.1.2-16", "MQTT-3.1.2-18")
 def test_a_password_without_a_user_name_is_allowed_in_5(join: Join) -> None:
     join(5, password=b"only").ping()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.spec.brokers import Address
@@ -77,6 +79,35 @@ def test_an_empty_quota_delays_nothing_else(join: Join, topic: str) -> None:
     assert subscriber.receive().payload == b"qos 0 passes"
     subscriber.send(encode.ack(5, encode.PUBACK, held.packet_id))
     assert subscriber.receive().payload == b"waiting"
+
+
+@normative("MQTT-3.3.2-5", "MQTT-3.3.4-9")
+def test_a_message_expires_while_it_waits_for_the_quota(join: Join, topic: str) -> None:
+    subscriber, publisher = join(props=[(p.RECEIVE_MAXIMUM, 1)]), join()
+    subscriber.subscribe((topic, 1))
+    publisher.publish(topic, b"held", qos=1)
+    publisher.publish(topic, b"expires", qos=1, props=[(p.MESSAGE_EXPIRY, 1)])
+    publisher.publish(topic, b"stays", qos=1, props=[(p.MESSAGE_EXPIRY, 100)])
+    held = subscriber.expect(Publish)
+    time.sleep(1.5)
+    subscriber.send(encode.ack(5, encode.PUBACK, held.packet_id))
+    message = subscriber.receive()
+    assert message.payload == b"stays"
+    assert message.value(p.MESSAGE_EXPIRY) in (98, 99)
+
+
+@normative("MQTT-4.5.0-1", "MQTT-4.6.0-5")
+@normative311("MQTT-4.5.0-1", "MQTT-4.6.0-6")
+@every_version
+@pytest.mark.parametrize("qos", [1, 2])
+def test_more_messages_than_the_window_holds(join: Join, topic: str, version: int, qos: int) -> None:
+    subscriber, publisher = join(version), join(version)
+    subscriber.subscribe((topic, 2))
+    expected = [str(i).encode() for i in range(200)]
+    for payload in expected:
+        publisher.publish(topic, payload, qos=qos)
+    assert subscriber.receive_payloads(200) == expected
+    subscriber.expect_silence()
 
 
 @normative("MQTT-3.3.4-7", "MQTT-4.13.1-1")

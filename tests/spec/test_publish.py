@@ -90,6 +90,31 @@ def test_properties_survive_the_queue_of_a_client_that_is_away(join: Join, cid: 
     assert message.values(p.SUBSCRIPTION_ID) == [7]
 
 
+@normative("MQTT-3.3.2-3")
+@normative311("MQTT-3.3.2-3")
+@pytest.mark.parametrize("to", [3, 4])
+def test_older_subscribers_get_no_properties(join: Join, topic: str, to: int) -> None:
+    older = join(to)
+    older.subscribe((topic, 1))
+    props: list[tuple[int, p.PropertyValue]] = [*USERS, (p.CONTENT_TYPE, "x"), (p.MESSAGE_EXPIRY, 100)]
+    join().publish(topic, b"payload only", qos=1, props=props)
+    assert older.receive().payload == b"payload only"
+
+
+@normative("MQTT-3.3.2-15", "MQTT-3.3.2-16", "MQTT-3.3.2-20")
+def test_properties_of_great_length(join: Join, topic: str) -> None:
+    long: list[tuple[int, p.PropertyValue]] = [
+        (p.CONTENT_TYPE, "c" * 65535),
+        (p.RESPONSE_TOPIC, "r" * 65535),
+        (p.CORRELATION_DATA, b"\xff" * 65535),
+        (p.USER_PROPERTY, ("k" * 65535, "v" * 65535)),
+    ]
+    subscriber = join()
+    subscriber.subscribe((topic, 1))
+    join().publish(topic, b"x", qos=1, props=long)
+    assert sorted(subscriber.receive().props, key=lambda pair: pair[0]) == long
+
+
 @normative("MQTT-3.3.2-17")
 def test_many_user_properties(join: Join, topic: str) -> None:
     users: list[tuple[int, p.PropertyValue]] = [(p.USER_PROPERTY, (f"k{i % 7}", "v" * i)) for i in range(200)]

@@ -63,7 +63,7 @@ def test_qos_2_is_answered_by_pubrec_and_pubcomp(join: Join, topic: str, version
 def test_a_qos_2_message_sent_again_is_delivered_once(join: Join, topic: str, version: int) -> None:
     subscriber, publisher = join(version), join(version)
     subscriber.subscribe((topic, 2))
-    for dup in (False, True, True):
+    for dup in (False, True, False, True):
         publisher.send(encode.publish(version, topic, b"once", qos=2, dup=dup, packet_id=5))
         publisher.expect_ack("PUBREC", 5)
     for _ in range(2):

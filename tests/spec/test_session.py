@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -198,6 +199,36 @@ def test_the_server_tells_the_expiry_it_grants(join: Join, limited: Address, uni
     client = join(5, at=limited, props=[(p.SESSION_EXPIRY, 0)])
     assert client.connack is not None
     assert client.connack.value(p.SESSION_EXPIRY) in (None, 0)
+
+
+@normative("MQTT-4.1.0-2", "MQTT-3.1.2-23")
+def test_sessions_expire_after_the_interval_that_was_granted(join: Join, limited: Address, cid: str) -> None:
+    """The broker grants one second here, whatever was asked for."""
+    names = [f"{cid}-{i}" for i in range(3)]
+    join(5, names[0], at=limited, props=[(p.SESSION_EXPIRY, 1000)]).drop()
+    join(5, names[1], at=limited, props=[(p.SESSION_EXPIRY, 0xFFFFFFFF)]).disconnect()
+    join(4, names[2], at=limited, clean=False).disconnect()
+    again = join(5, names[0], at=limited, clean=False, props=[(p.SESSION_EXPIRY, 1)])
+    assert again.connack is not None
+    assert again.connack.session_present
+    again.drop()
+    time.sleep(1.6)
+    for name in names:
+        later = join(5, name, at=limited, clean=False)
+        assert later.connack is not None
+        assert not later.connack.session_present
+
+
+@normative("MQTT-3.1.4-3", "MQTT-3.1.2-4")
+@normative311("MQTT-3.1.4-2", "MQTT-3.1.2-6")
+@every_version
+def test_takeover_with_a_clean_start_discards_the_session(join: Join, cid: str, topic: str, version: int) -> None:
+    older = join(version, cid, clean=False, props=kept(version))
+    older.subscribe((topic, 1))
+    newer = join(version, cid, clean=True)
+    older.expect_disconnect(0x8E)
+    join(version).publish(topic, b"for nobody", qos=1)
+    newer.expect_silence()
 
 
 @normative("MQTT-3.1.2-23")

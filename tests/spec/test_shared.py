@@ -14,12 +14,8 @@ from tests.wireclient import properties as p
 
 
 def arrived(*clients: Client) -> list[list[bytes]]:
-    """What each client has got so far, acknowledged."""
-    result = []
-    for client in clients:
-        client.ping()
-        result.append([client.receive().payload for _ in range(len(client._set_aside))])
-    return result
+    """The payloads that each client has got so far."""
+    return [[message.payload for message in client.arrived()] for client in clients]
 
 
 @normative("MQTT-4.8.2-1", "MQTT-4.8.2-2")
@@ -56,10 +52,7 @@ def test_a_client_in_two_ways_gets_both(join: Join, cid: str, topic: str) -> Non
     client.subscribe((f"$share/{cid}/{topic}", 1), props=[(p.SUBSCRIPTION_ID, 1)])
     client.subscribe((topic, 1), props=[(p.SUBSCRIPTION_ID, 2)])
     join().publish(topic, b"x", qos=1)
-    identifiers = []
-    client.ping()
-    while client._set_aside:
-        identifiers += client.receive().values(p.SUBSCRIPTION_ID)
+    identifiers = [i for message in client.arrived() for i in message.values(p.SUBSCRIPTION_ID)]
     assert sorted(identifiers, key=str) == [1, 2]
 
 
@@ -134,7 +127,7 @@ def test_a_refused_message_goes_to_no_other_member(join: Join, cid: str, topic: 
     join().publish(topic, b"refused", qos=qos)
     for member in members:
         member.ping()
-    chosen = next(m for m in members if m._set_aside)
+    chosen = next(m for m in members if m.waiting())
     message = chosen.expect(Publish)
     chosen.send(encode.ack(5, encode.PUBACK if qos == 1 else encode.PUBREC, message.packet_id, 0x83))
     for member in members:

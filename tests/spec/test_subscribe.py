@@ -155,6 +155,16 @@ def test_subscribe_properties_are_accepted(join: Join, topic: str) -> None:
     assert client.unsubscribe(topic, props=users).codes == [0]
 
 
+@normative("MQTT-3.8.4-6", "MQTT-3.11.3-1")
+@normative311("MQTT-3.8.4-5")
+@every_version
+def test_a_thousand_filters_at_once(join: Join, topic: str, version: int) -> None:
+    client = join(version)
+    filters = [(f"{topic}/{i}/+", i % 3) for i in range(1000)]
+    assert client.subscribe(*filters).codes == [i % 3 for i in range(1000)]
+    assert client.unsubscribe(*(f for f, _ in filters)).codes == ([0] * 1000 if version == 5 else [])
+
+
 # --- UNSUBSCRIBE -----------------------------------------------------------------------------------------------
 
 

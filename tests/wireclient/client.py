@@ -141,6 +141,15 @@ class Client:
                 return packet
             self._set_aside.append(packet)
 
+    def waiting(self) -> int:
+        """How many packets were kept for later."""
+        return len(self._set_aside)
+
+    def arrived(self) -> list[Publish]:
+        """All messages that are here or on their way, acknowledged; other packets are an error."""
+        self.ping()
+        return [self.receive() for _ in range(len(self._set_aside))]
+
     # --- what a client does ------------------------------------------------------------------------------------
 
     def connect(
