@@ -76,7 +76,7 @@ class Connection:
         self.connect = connect
         self.connack: Connack | None = None
         self.outbound = Outbound(_WINDOW_V3)
-        self.inbound = Inbound(inbound_max, self.send)
+        self.inbound = Inbound(inbound_max, self._answer)
         self.inbound.alias_max = connect.properties.topic_alias_maximum or 0
         self._address = address
         self._connect_timeout_s = connect_timeout_s
@@ -102,7 +102,14 @@ class Connection:
         if self._link is not None or self._returning is not None:
             raise RuntimeError("already connected")
         self.outbound.revive()
-        return await self._open()
+        try:
+            return await self._open()
+        except ConnectionLost:
+            if self._returning is not None:  # it was open for a moment; the caller decides whether to try again
+                self._returning.cancel()
+                self._returning = None
+                self._decided.set()
+            raise
 
     async def close(self, reason: int, properties: Properties) -> None:
         if self._returning is not None:
@@ -143,6 +150,11 @@ class Connection:
         if self._on_packet is not None:
             self._on_packet(packet, True)
 
+    def _answer(self, packet: Packet) -> None:
+        """An acknowledgement. Before CONNACK it may not be sent; the server then sends its message again."""
+        if self._is_open:
+            self.send(packet)
+
     async def ping(self) -> float:
         await self.ready()
         assert self._keepalive is not None
@@ -170,7 +182,6 @@ class Connection:
                 self._link = await self._dial()
                 self.send(self.connect)
                 connack = await self._welcome
-            self._check(connack)
         except TimeoutError:
             self._drop_link()
             raise ConnectionLost("the server did not answer in time") from None
@@ -182,6 +193,8 @@ class Connection:
             raise
         finally:
             self._welcome = None
+        if not self._is_open:  # lost again at once, between CONNACK and here
+            raise self._loss(None)
         return connack
 
     async def _dial(self) -> Link:
@@ -195,14 +208,9 @@ class Connection:
         ours = (to.bind, 0) if to.bind else None
         return (await loop.create_connection(make, to.host, to.port, ssl=to.ssl, local_addr=ours))[1]
 
-    def _check(self, connack: Connack) -> None:
-        link, limits = self._link, connack.properties
-        if connack.reason:
-            raise ConnectRefused(
-                "connection refused", connack.reason, limits.reason_string, version=self.connect.version
-            )
-        if link is None or link.closed:
-            raise self._loss(None)
+    def _welcomed(self, link: Link, connack: Connack) -> None:
+        """At once, not when `_open` wakes: messages may follow CONNACK in the same read."""
+        limits = connack.properties
         self.connack = connack
         if limits.assigned_client_identifier is not None:
             self.connect.client_id = limits.assigned_client_identifier
@@ -217,8 +225,19 @@ class Connection:
         self._is_open = True
         self._decided.set()
 
+    def _answered(self, welcome: "asyncio.Future[Connack]", connack: Connack) -> None:
+        if connack.reason:
+            explanation = connack.properties.reason_string
+            version = self.connect.version
+            welcome.set_exception(ConnectRefused("connection refused", connack.reason, explanation, version=version))
+            return
+        assert self._link is not None
+        self._welcomed(self._link, connack)
+        welcome.set_result(connack)
+
     def _drop_link(self) -> None:
         link, self._link = self._link, None
+        self._is_open = False
         if link is not None:
             link.fail(ConnectionLost("given up"))
 
@@ -260,7 +279,7 @@ class Connection:
         elif isinstance(packet, Disconnect):
             self._goodbye = packet
         elif isinstance(packet, Connack) and self._welcome is not None and not self._welcome.done():
-            self._welcome.set_result(packet)
+            self._answered(self._welcome, packet)
         elif isinstance(packet, Auth) and self._authenticate is not None:
             self.send(self._authenticate(packet))
         else:

@@ -1,6 +1,7 @@
 """The client's PINGREQ clock [MQTT-3.1.2-20]."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from fastmq.client.errors import ConnectionLost
@@ -25,6 +26,7 @@ class KeepAlive:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._sent_s = 0.0  # loop time of the PINGREQ that is not answered
+        self._asked_s = 0.0  # the same on a clock that is finer than a loop's
         self._waiting: list[asyncio.Future[float]] = []
         self._timer: asyncio.TimerHandle | None = None
         if interval_s:
@@ -41,7 +43,7 @@ class KeepAlive:
         return await answer
 
     def answered(self) -> None:
-        took = self._loop.time() - self._sent_s
+        took = time.perf_counter() - self._asked_s
         self._sent_s = 0.0
         for answer in self._waiting:
             if not answer.done():
@@ -60,6 +62,7 @@ class KeepAlive:
     def _request(self) -> None:
         if not self._sent_s:
             self._sent_s = self._loop.time()
+            self._asked_s = time.perf_counter()
         self._send(Pingreq())
 
     def _tick(self) -> None:
