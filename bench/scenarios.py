@@ -53,14 +53,14 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         Scenario(
             "filters-100k",
             "routing through 100,000 mixed filters",
-            "filters --filters 100000 --flight 1000",
+            "filters --filters 100000 --flight 10000",
             quick="--filters 20000",
             extra=_MEMORY_FILTER,
         ),
         Scenario(
             "filters-1m",
             "routing through 1,000,000 mixed filters",
-            "filters --filters 1000000 --flight 1000",
+            "filters --filters 1000000 --flight 10000",
             quick="--filters 50000",
             extra=_MEMORY_FILTER,
         ),
