@@ -92,6 +92,7 @@ cdef Conn* core_find(Core* core, uint64_t id) noexcept nogil
 cdef bint conn_take_packet(Conn* c, uint8_t* first, uint32_t* at, uint32_t* n) noexcept nogil
 cdef void conn_consume(Conn* c, uint32_t n) noexcept nogil
 cdef void conn_open(Conn* c, uint32_t keepalive_ms) noexcept nogil
+cdef void conn_go_on_soon(Conn* c) noexcept nogil
 cdef void conn_park(Conn* c) noexcept nogil
 cdef void conn_close(Conn* c, uint8_t reason, bint with_will) noexcept nogil
 cdef void conn_detach(Conn* c) noexcept nogil

@@ -726,7 +726,12 @@ cdef void conn_open(Conn* c, uint32_t keepalive_ms) noexcept nogil:
     timer_cancel(&c.timer)
     if keepalive_ms:
         timer_arm(&c.core.wheel, &c.timer, c.core.router.now_ms + keepalive_ms)
-    if c.listed == NOT_LISTED:
+    conn_go_on_soon(c)
+
+
+cdef void conn_go_on_soon(Conn* c) noexcept nogil:
+    """Reads again, starting with what was set aside."""
+    if c.listed == NOT_LISTED and not c.closing:
         enlist(c, DEFERRED)
         core_wake(c.core)
 

@@ -8,13 +8,13 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fastmq._conn cimport (
-    Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_id, conn_open, conn_park, conn_take_packet,
+    Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park, conn_take_packet,
     core_advance, core_clock, core_close, core_find, core_finish, core_go_on, core_listen, core_open, core_read,
     core_unlisten, core_wake,
 )
 from fastmq._link cimport link_reserve, link_set_aliases
 from fastmq._message cimport message_new
-from fastmq._protocol cimport CONNECTING, OPEN, peer_session
+from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, peer_session
 from fastmq._router cimport router_publish
 from fastmq._session cimport (
     Session, session_attach, session_end, session_find, session_id, session_new, session_resume,
@@ -184,7 +184,6 @@ cdef class Hub:
         cdef uint8_t first = 0
         cdef uint32_t at = 0, n = 0
         cdef uint64_t id = conn_id(c)
-        cdef int version = c.peer.link.version
         core.escalated = c.next
         c.listed = 0
         if c.closing or not conn_take_packet(c, &first, &at, &n):
@@ -195,7 +194,7 @@ cdef class Hub:
             if first >> 4 == AUTH:
                 if self.on_auth is None:
                     raise ProtocolError("AUTH without an authentication method")
-                self.on_auth(id, decode(first, body, version))
+                self.on_auth(id, decode(first, body, 5))
             else:
                 c.peer.phase = CONNECTING
                 self.on_connect(id, body)
@@ -209,8 +208,8 @@ cdef class Hub:
             return 0
         if c.peer.phase == CONNECTING:
             conn_park(c)
-        elif c.listed == 0 and c.rest_len:
-            conn_open(c, c.keepalive_ms)
+        else:
+            conn_go_on_soon(c)
         return 0
 
     cdef int _refused(self, uint64_t id, object error) except -1:
@@ -329,11 +328,17 @@ cdef class Hub:
         core_wake(&self._core)
 
     def send(self, uint64_t id, bytes packet not None) -> bool:
-        """Sends an encoded packet as it is; False when the connection is gone."""
+        """Sends an encoded packet as it is; False when the connection is gone.
+
+        Before `start` it can only be an AUTH: the client's answer is awaited from then on.
+        """
         cdef Conn* c = core_find(&self._core, id)
         if c == NULL or c.closing:
             return False
         self._write(c, packet)
+        if c.peer.phase == CONNECTING:
+            c.peer.phase = AUTHENTICATING
+            conn_go_on_soon(c)
         core_wake(&self._core)
         return True
 

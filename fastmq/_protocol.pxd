@@ -8,12 +8,13 @@ from fastmq._link cimport Link
 from fastmq._router cimport Router
 from fastmq._session cimport Session, Sessions
 
-cdef enum Phase:                 # of a connection; the only moves are downwards, AUTHENTICATING and OPEN aside
+cdef enum Phase:                 # of a connection; the only moves are downwards
     AWAIT_CONNECT = 0
-    CONNECTING = 1               # Python decides about its CONNECT
-    OPEN = 2
-    CLOSING = 3                  # the session is gone; what is queued may still leave
-    LINGERING = 4                # our side is shut; reading on so that the client gets our last words
+    CONNECTING = 1               # Python decides about its CONNECT; nothing is read
+    AUTHENTICATING = 2           # as before, but the client was asked for an AUTH
+    OPEN = 3
+    CLOSING = 4                  # the session is gone; what is queued may still leave
+    LINGERING = 5                # our side is shut; reading on so that the client gets our last words
 
 cdef enum Verdict:               # of a packet; values from 0x80 on are the reason code to disconnect with
     GO_ON = 0

@@ -134,7 +134,9 @@ cdef int small_properties(const uint8_t* p, uint32_t n, uint64_t allowed, uint32
         if used < 0:
             return MALFORMED
         bit = <uint64_t> 1 << (p[0] & 63)
-        if not allowed & bit or (seen & bit and p[0] != PROP_USER_PROPERTY):
+        if not allowed & bit:
+            return MALFORMED  # MQTT 5, section 2.2.2.2
+        if seen & bit and p[0] != PROP_USER_PROPERTY:
             return PROTOCOL_ERROR
         seen |= bit
         if p[0] == PROP_SESSION_EXPIRY:
@@ -342,10 +344,12 @@ cdef int protocol_packet(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noex
         if kind != CONNECT or flags:
             return PROTOCOL_ERROR  # [MQTT-3.1.0-1]
         return ESCALATE
+    if c.phase == AUTHENTICATING and kind != AUTH and kind != DISCONNECT:
+        return PROTOCOL_ERROR  # [MQTT-3.1.2-30]
     if kind == PUBLISH:
         return on_publish(c, first, body, n)
-    if flags != (2 if kind in (PUBREL, SUBSCRIBE, UNSUBSCRIBE) else 0):
-        return MALFORMED  # [MQTT-2.1.3-1]
+    if flags != (2 if kind in (PUBREL, SUBSCRIBE, UNSUBSCRIBE) else 0) and c.link.version != 3:
+        return MALFORMED  # [MQTT-2.1.3-1]; MQTT 3.1 has DUP in these packets and leaves the rest unused
     if kind in (PUBACK, PUBREC, PUBREL, PUBCOMP):
         return on_ack(c, kind, body, n)
     if kind == SUBSCRIBE or kind == UNSUBSCRIBE:
@@ -359,8 +363,8 @@ cdef int protocol_packet(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noex
             c.protocol.router.stats.packets_sent += 1
         return GO_ON
     if kind == DISCONNECT:
-        return on_disconnect(c, body, n)
-    if kind == AUTH and c.link.version == 5:
+        return on_disconnect(c, body, n) if c.phase == OPEN else <int> CLIENT_LEFT
+    if kind == AUTH and (c.link.version == 5 or c.phase == AUTHENTICATING):
         return ESCALATE
     return PROTOCOL_ERROR  # a second CONNECT [MQTT-3.1.0-2], or a packet that only a server sends
 

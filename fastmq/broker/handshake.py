@@ -18,6 +18,7 @@ from fastmq.packets import Connack, Connect, Properties, Publish, Will
 from fastmq.reasons import Reason
 
 EXPIRY_NEVER = 0xFFFF_FFFF
+CACHE_MAX = 64  # different CONNACKs kept encoded
 ACCEPTED_V31 = b"\x20\x02\x00\x00"
 ACCEPTED_V311 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")  # the second with Session Present
 
@@ -41,7 +42,7 @@ class Handshake:
         self._exchanges = exchanges
         self._log = logs.get("broker") if config.log.connections else None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connacks: dict[tuple[bool, int | None, int | None], bytes] = {}
+        self._cache: dict[tuple[int | None, int | None], tuple[bytes, bytes]] = {}
 
     def on_connect(self, conn: int, body: bytes) -> None:
         """Called by the hub, in its turn."""
@@ -153,6 +154,14 @@ class Handshake:
         if properties.request_response_information and mqtt.response_information:
             answer.response_information = f"{mqtt.response_information}/{connect.client_id}"
         will, will_delay = self._will(connect)
+        accepted = ACCEPTED_V31, ACCEPTED_V31
+        if connect.version == 4:
+            accepted = ACCEPTED_V311
+        elif connect.version == 5:
+            accepted = self._connacks(answer)
+            if len(accepted[0]) > (properties.maximum_packet_size or EXPIRY_NEVER):
+                self._refuse(conn, connect, Reason.PACKET_TOO_LARGE)  # [MQTT-3.1.2-24]
+                return
         try:
             present = self._hub.open(
                 conn,
@@ -171,11 +180,7 @@ class Handshake:
             return
         if present is None:
             return
-        if connect.version == 5:
-            connack = self._connack(present, answer, properties)
-        else:
-            connack = ACCEPTED_V311[present] if connect.version == 4 else ACCEPTED_V31
-        self._hub.start(conn, connack, round(keepalive * 1000 * mqtt.keepalive_multiplier))
+        self._hub.start(conn, accepted[present], round(keepalive * 1000 * mqtt.keepalive_multiplier))
         if self._log is not None:
             self._log.info(
                 "client connected",
@@ -195,13 +200,13 @@ class Handshake:
         publish = Publish(will.topic, will.payload, will.qos, will.retain, False, 1 if will.qos else 0, will.properties)
         return encode(publish, 5), delay
 
-    def _connack(self, present: bool, answer: Properties, offered: Properties) -> bytes:
-        """CONNACK for MQTT 5, from a cache when it says nothing about this client alone."""
+    def _connacks(self, answer: Properties) -> tuple[bytes, bytes]:
+        """CONNACK for MQTT 5, without and with Session Present; from a cache when it says nothing about one client."""
         common = answer.authentication_method is None and answer.response_information is None
         common = common and answer.assigned_client_identifier is None
-        key = (present, answer.session_expiry_interval, answer.server_keep_alive)
-        if common and key in self._connacks:
-            return self._connacks[key]
+        key = (answer.session_expiry_interval, answer.server_keep_alive)
+        if common and key in self._cache:
+            return self._cache[key]
         mqtt = self._mqtt
         answer.receive_maximum = mqtt.receive_maximum
         answer.maximum_packet_size = mqtt.packet_max_bytes
@@ -211,10 +216,13 @@ class Handshake:
         answer.wildcard_subscription_available = None if mqtt.wildcard_available else False
         answer.shared_subscription_available = None if mqtt.shared_available else False
         answer.subscription_identifier_available = None if mqtt.subscription_id_available else False
-        packet = encode(Connack(present, Reason.SUCCESS, answer), 5)
-        if common and len(self._connacks) < 64:
-            self._connacks[key] = packet
-        return packet
+        packets = (
+            encode(Connack(False, Reason.SUCCESS, answer), 5),
+            encode(Connack(True, Reason.SUCCESS, answer), 5),
+        )
+        if common and len(self._cache) < CACHE_MAX:
+            self._cache[key] = packets
+        return packets
 
     # -- no ------------------------------------------------------------------------------------------------------------
 
@@ -222,7 +230,11 @@ class Handshake:
         answer = Properties()
         if reason in (Reason.USE_ANOTHER_SERVER, Reason.SERVER_MOVED):
             answer.server_reference = self._mqtt.server_reference or None
-        self._hub.reject(conn, encode(Connack(False, reason, answer), connect.version))
+        packet = encode(Connack(False, reason, answer), connect.version)
+        if len(packet) <= (connect.properties.maximum_packet_size or EXPIRY_NEVER):
+            self._hub.reject(conn, packet)
+        else:
+            self._hub.close_connection(conn)
         if self._log is not None:
             self._log.info("client refused", client=connect.client_id, peer=self._hub.peer(conn), reason=reason.name)
 
