@@ -177,7 +177,7 @@ def start_fastmq(settings: Mapping[str, Setting] | None = None, extra_args: Sequ
     return BrokerProcess("fastmq", command, env, rf"listening on tcp://{re.escape(HOST)}:(\d+)")
 
 
-def mosquitto_config(port: int, settings: Mapping[str, Setting]) -> str:
+def mosquitto_config(port: int, settings: Mapping[str, Setting], extra_lines: Sequence[str]) -> str:
     """Mosquitto with our defaults, so that the same test holds for both."""
     lines = [
         f"listener {port} {HOST}",
@@ -187,18 +187,21 @@ def mosquitto_config(port: int, settings: Mapping[str, Setting]) -> str:
         "max_topic_alias 64",
         f"max_packet_size {settings.get('mqtt.packet_max_bytes', 1 << 20)}",
         f"sys_interval {settings.get('systopics.interval_s', 10)}",
+        *extra_lines,
     ]
     return "\n".join(lines) + "\n"
 
 
-def start_mosquitto(settings: Mapping[str, Setting] | None, folder: Path) -> BrokerProcess:
+def start_mosquitto(
+    settings: Mapping[str, Setting] | None, folder: Path, extra_lines: Sequence[str] = ()
+) -> BrokerProcess:
     """Debian's mosquitto. It cannot choose a port itself, so one that was taken meanwhile is tried again."""
     path = os.environ.get("PATH", "") + ":/usr/sbin"
     for attempt in range(3):
         port = free_port()
         config = folder / f"mosquitto-{port}.conf"
         # Started by root, mosquitto becomes user `mosquitto`; it has read its file by then.
-        config.write_text(mosquitto_config(port, settings or {}))
+        config.write_text(mosquitto_config(port, settings or {}, extra_lines))
         command = ["mosquitto", "-c", str(config)]
         try:
             broker = BrokerProcess("mosquitto", command, {**os.environ, "PATH": path}, r"mosquitto version \S+ running")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -91,6 +92,11 @@ class MosquittoSub:
 
     def payloads(self, count: int) -> list[str]:
         return [message["payload"] for message in self.messages(count)]
+
+    def await_message(self, payload: str) -> None:
+        """Until a message with this payload is here."""
+        found = self._output.await_match(rf'"payload":"{re.escape(payload)}"', TIMEOUT_S)
+        assert found is not None, f"{payload!r} never came:\n{self.printed()}"
 
     def await_end(self) -> int:
         """Wait for an end by -C or -W; the exit code."""
