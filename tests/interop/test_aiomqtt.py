@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiomqtt
@@ -19,7 +19,7 @@ every_version = pytest.mark.parametrize("version", list(ProtocolVersion), ids=la
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def client(broker: BrokerProcess, version: ProtocolVersion, **options: Any) -> AsyncIterator[aiomqtt.Client]:
     async with (
         asyncio.timeout(15),
@@ -58,6 +58,32 @@ def test_many_publish_at_once(broker: BrokerProcess, topic: str, version: Protoc
             await sub.subscribe(topic, qos=1)
             await asyncio.gather(*(pub.publish(topic, str(n), qos=1) for n in range(200)))
             assert sorted(int(bytes(m.payload)) for m in await take(sub, 200)) == list(range(200))
+
+    asyncio.run(scenario())
+
+
+@every_version
+@every_qos
+def test_crowded_publishers_do_not_mix_up_their_payloads(
+    broker: BrokerProcess, topic: str, version: ProtocolVersion, qos: int
+) -> None:
+    """Many connections are read in one turn of the broker, before any of it is written to the subscriber."""
+
+    def payload(sender: int, number: int) -> bytes:
+        return f"{sender}:{number};".encode() * (200 + 37 * sender)  # 1 to 6 kB
+
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            sub = await stack.enter_async_context(client(broker, version))
+            await sub.subscribe(f"{topic}/+", qos=qos)
+            pubs = [await stack.enter_async_context(client(broker, version)) for _ in range(12)]
+            for number in range(20):
+                sending = (pub.publish(f"{topic}/{i}", payload(i, number), qos=qos) for i, pub in enumerate(pubs))
+                await asyncio.gather(*sending)
+            got: dict[str, list[bytes]] = {}
+            for message in await take(sub, 240):
+                got.setdefault(str(message.topic), []).append(bytes(message.payload))
+            assert got == {f"{topic}/{i}": [payload(i, number) for number in range(20)] for i in range(12)}
 
     asyncio.run(scenario())
 
