@@ -224,3 +224,29 @@ def test_packet_identifier_0(join: Join, topic: str, version: int, kind: str) ->
     client = join(version)
     client.send(wire)
     client.expect_disconnect(MALFORMED, PROTOCOL_ERROR)
+
+
+# --- the answer to an error ------------------------------------------------------------------------------------
+
+
+@normative("MQTT-4.13.1-1", "MQTT-4.13.2-1")
+@normative311("MQTT-4.8.0-1")
+@every_version
+def test_the_reason_arrives_though_more_is_on_its_way(join: Join, topic: str, version: int) -> None:
+    """A server that closes with bytes unread resets the connection, and the reset can overtake the DISCONNECT."""
+    client = join(version)
+    client.send(b"\x00\x00", encode.publish(version, topic, b"x" * 1000) * 200)
+    client.expect_disconnect(MALFORMED, PROTOCOL_ERROR)
+
+
+@normative("MQTT-4.13.1-1")
+@normative311("MQTT-4.8.0-1")
+@every_version
+def test_an_error_of_one_client_hurts_no_other(join: Join, topic: str, version: int) -> None:
+    other, offender = join(version), join(version)
+    other.subscribe((topic, 1))
+    offender.subscribe((topic, 1))
+    offender.send(encode.publish(version, topic, b"before", qos=1, packet_id=1), b"\xff\xff\xff\xff\xff")
+    assert other.receive().payload == b"before"
+    other.publish(topic, b"after", qos=1)
+    assert other.receive().payload == b"after"

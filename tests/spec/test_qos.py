@@ -98,6 +98,45 @@ def test_a_qos_2_message_sent_again_after_a_break_is_delivered_once(
     subscriber.expect_silence()
 
 
+@normative("MQTT-3.1.2-4", "MQTT-4.1.0-2")
+@normative311("MQTT-3.1.2-6")
+@every_version
+def test_a_new_session_knows_no_unreleased_ids(join: Join, cid: str, topic: str, version: int) -> None:
+    subscriber = join(version)
+    subscriber.subscribe((topic, 2))
+    for payload in (b"1", b"2"):
+        publisher = join(version, cid, clean=True)
+        publisher.send(encode.publish(version, topic, payload, qos=2, packet_id=5))
+        publisher.expect_ack("PUBREC", 5)
+        publisher.send(encode.ack(version, PUBREL, 5))
+        publisher.expect_ack("PUBCOMP", 5)
+        publisher.send(encode.publish(version, topic, payload + b"!", qos=2, packet_id=6))
+        publisher.expect_ack("PUBREC", 6)
+        publisher.drop()
+    publisher = join(version, cid, clean=True)
+    publisher.send(encode.publish(version, topic, b"3", qos=2, packet_id=6))
+    publisher.expect_ack("PUBREC", 6)
+    publisher.send(encode.ack(version, PUBREL, 6))
+    publisher.expect_ack("PUBCOMP", 6)
+    # Whether a message is passed on at its PUBLISH or at its PUBREL is the server's choice.
+    assert [m.payload for m in subscriber.arrived() if not m.payload.endswith(b"!")] == [b"1", b"2", b"3"]
+
+
+@normative("MQTT-4.3.3-10", "MQTT-2.2.1-5")
+@normative311("MQTT-4.3.3-2")
+@every_version
+def test_ids_of_two_clients_have_nothing_to_do_with_each_other(join: Join, topic: str, version: int) -> None:
+    subscriber, one, two = join(version), join(version), join(version)
+    subscriber.subscribe((topic, 2))
+    for publisher, payload in ((one, b"one"), (two, b"two")):
+        publisher.send(encode.publish(version, topic, payload, qos=2, packet_id=5))
+        publisher.expect_ack("PUBREC", 5)
+    for publisher in (two, one):
+        publisher.send(encode.ack(version, PUBREL, 5))
+        publisher.expect_ack("PUBCOMP", 5)
+    assert sorted(m.payload for m in subscriber.arrived()) == [b"one", b"two"]
+
+
 @normative("MQTT-3.7.2-1", "MQTT-4.3.3-11")
 @every_version
 def test_pubrel_of_an_unknown_id_is_answered(join: Join, version: int) -> None:

@@ -236,3 +236,17 @@ def test_a_retained_message_by_alias_has_its_topic(join: Join, topic: str) -> No
     assert (message.topic, message.payload, message.value(p.TOPIC_ALIAS)) == (topic, b"kept", None)
     publisher.publish("", b"", retain=True, props=[(p.TOPIC_ALIAS, 1)])
     join().subscribe(topic)
+
+
+@normative("MQTT-3.3.1-9", "MQTT-3.3.4-9")
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_retained_messages_wait_for_the_quota_and_none_is_lost(join: Join, topic: str, qos: int) -> None:
+    publisher, subscriber = join(), join(props=[(p.RECEIVE_MAXIMUM, 3)])
+    names = {f"{topic}/{i}" for i in range(60)}
+    for name in names:
+        publisher.publish(name, b"kept", qos=qos, retain=True)
+    subscriber.subscribe((topic + "/#", 2))
+    assert {subscriber.receive().topic for _ in names} == names
+    subscriber.expect_silence()
+    for name in names:
+        publisher.publish(name, retain=True)

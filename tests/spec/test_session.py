@@ -201,6 +201,18 @@ def test_the_server_tells_the_expiry_it_grants(join: Join, limited: Address, uni
     assert client.connack.value(p.SESSION_EXPIRY) in (None, 0)
 
 
+@normative("MQTT-3.1.3-2")
+@normative311("MQTT-3.1.3-2")
+@every_version
+def test_client_ids_are_compared_byte_by_byte(join: Join, cid: str, version: int) -> None:
+    names = [cid + end for end in ("a", "A", " a", "a ", "\u00e9", "e\u0301", "\ufeffa")]
+    clients = [join(version, name, clean=False) for name in names]
+    for client in clients:
+        client.ping()
+        assert client.connack is not None
+        assert not client.connack.session_present
+
+
 @normative("MQTT-4.1.0-2", "MQTT-3.1.2-23")
 def test_sessions_expire_after_the_interval_that_was_granted(join: Join, limited: Address, cid: str) -> None:
     """The broker grants one second here, whatever was asked for."""

@@ -176,3 +176,5 @@ def test_a_topic_with_too_many_levels_is_refused(join: Join, limited: Address) -
     assert client.subscribe("/".join("abcdefghi")).codes == [0x8F]
     client.publish("/".join("abcdefgh"), b"x")
     assert client.receive().payload == b"x"
+    client.send(encode.publish(5, "/".join("abcdefghi"), b"x"))
+    client.expect_disconnect(0x90)

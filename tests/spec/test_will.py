@@ -167,6 +167,35 @@ def test_will_properties_are_published_in_order(join: Join, topic: str) -> None:
     assert message.value(p.WILL_DELAY) is None
 
 
+@normative("MQTT-3.1.3-1", "MQTT-3.1.2-9", "MQTT-3.1.2-17", "MQTT-3.1.2-19")
+@normative311("MQTT-3.1.3-1", "MQTT-3.1.2-9", "MQTT-3.1.2-19", "MQTT-3.1.2-21")
+@every_version
+def test_all_fields_of_connect_are_told_apart(join: Join, cid: str, topic: str, version: int) -> None:
+    watcher = join(version)
+    watcher.subscribe((topic, 2))
+    will = Will(topic, b"the will \x00\xff", qos=2, props=[(p.CONTENT_TYPE, "x")] if version == 5 else [])
+    kept: list[tuple[int, p.PropertyValue]] = [(p.SESSION_EXPIRY, 60)] if version == 5 else []
+    everything = join(version, cid, clean=False, props=kept, will=will, username="a name", password=b"a \x00 password")
+    everything.drop()
+    message = watcher.receive()
+    assert (message.topic, message.payload, message.qos) == (topic, b"the will \x00\xff", 2)
+    assert message.value(p.CONTENT_TYPE) == ("x" if version == 5 else None)
+
+
+@normative("MQTT-3.1.2-8", "MQTT-4.5.0-1")
+@normative311("MQTT-3.1.2-8", "MQTT-4.5.0-1")
+@every_version
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_will_waits_for_subscribers_that_are_away(join: Join, cid: str, topic: str, version: int, qos: int) -> None:
+    kept: list[tuple[int, p.PropertyValue]] = [(p.SESSION_EXPIRY, 60)] if version == 5 else []
+    watcher = join(version, cid, clean=False, props=kept)
+    watcher.subscribe((topic, 2))
+    watcher.drop()
+    join(version, will=Will(topic, b"gone", qos=qos)).drop()
+    message = join(version, cid, clean=False, props=kept).receive()
+    assert (message.payload, message.qos) == (b"gone", qos)
+
+
 @every_version
 def test_an_empty_will_is_published(join: Join, topic: str, version: int) -> None:
     watcher = join(version)
