@@ -255,10 +255,12 @@ cdef class Hub:
     def open(
         self, uint64_t id, bytes client_id not None, *, bint clean_start, uint8_t version, uint32_t expiry_s,
         uint16_t send_max, uint32_t packet_max=0, uint16_t alias_max=0, bytes will=None, uint32_t will_delay_s=0,
+        bint is_bridge=False,
     ) -> bool | None:
         """Gives the connection its session: takes over from another connection, resumes or starts afresh.
 
-        Returns Session Present, or None when the connection is gone. `will` is an encoded MQTT 5 PUBLISH. The caller
+        Returns Session Present, or None when the connection is gone. `will` is an encoded MQTT 5 PUBLISH. A bridge hears
+        nothing of its own, and gets the retain flag as it was published. The caller
         sends CONNACK with `start` next. MemoryError: there is no room for the session.
         """
         self._check()
@@ -289,6 +291,7 @@ cdef class Hub:
                 raise MemoryError("no memory for a session")
         c.peer.link.version = version
         c.peer.link.packet_max = packet_max
+        c.peer.is_bridge = is_bridge
         session_attach(s, &c.peer.link)
         s.expiry_s = expiry_s if expiry_s < core.sessions.expiry_max_s else core.sessions.expiry_max_s
         s.send_max = send_max

@@ -42,6 +42,7 @@ cdef struct Peer:                # one connection, as the protocol sees it
     Protocol* protocol
     InboundAlias* aliases        # alias_max entries, allocated at first use
     uint8_t phase
+    uint8_t is_bridge            # protocol level 0x83 or 0x84: RSMB's and Mosquitto's bridges
     uint8_t keep_will            # DISCONNECT 0x04 [MQTT-3.14.4-3 does not apply]
     uint8_t hold                 # memory is full: the caller pauses reading, the packet is to be given again
 

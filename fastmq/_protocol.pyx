@@ -11,6 +11,7 @@ from fastmq._session cimport (
     session_waiting,
 )
 from fastmq._share cimport share_prefix
+from fastmq._trie cimport OPT_NO_LOCAL, OPT_RETAIN_AS_PUBLISHED
 from fastmq._wire cimport (
     AUTH, CONNECT, DISCONNECT, MALFORMED, NOT_AUTHORIZED, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED,
     PACKET_ID_NOT_FOUND, PACKET_TOO_LARGE, PINGREQ, PROP_REASON_STRING, PROP_SESSION_EXPIRY, PROP_SUBSCRIPTION_ID,
@@ -55,8 +56,13 @@ cdef int resolve_alias(Peer* c, Publish* p) noexcept nogil:
 
 
 cdef inline bint is_reserved(const Publish* p) noexcept nogil:
-    """Topics that only the broker writes to: a client's publish is refused as Mosquitto does, not routed."""
-    return p.topic[0] == b"$" and p.topic_len >= 5 and memcmp(p.topic, b"$SYS/", 5) == 0
+    """Topics that only the broker writes to: a client's publish is refused as Mosquitto does, not routed.
+
+    The state of a Mosquitto bridge is the exception: its clients publish it themselves.
+    """
+    if p.topic[0] != b"$" or p.topic_len < 5 or memcmp(p.topic, b"$SYS/", 5) != 0:
+        return False
+    return p.topic_len < 23 or memcmp(p.topic, b"$SYS/broker/connection/", 23) != 0
 
 
 cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil:
@@ -269,6 +275,7 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
     cdef uint32_t at = 0, count = 0, sub_id, length, remaining, size
     cdef int reason = parse_filters(c, body, n, subscribe, &at, &count, &sub_id)
     cdef uint8_t* out
+    cdef uint8_t implied = OPT_NO_LOCAL | OPT_RETAIN_AS_PUBLISHED if c.is_bridge else 0
     if reason:
         return reason
     remaining = 2 + (c.link.version == 5) + (count if codes else 0)
@@ -289,7 +296,7 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
         length = be16(body + at)
         at += 2
         if subscribe:
-            reason = subscribe_one(c, body + at, length, body[at + length], sub_id)
+            reason = subscribe_one(c, body + at, length, body[at + length] | implied, sub_id)
             if reason >= 0x80 and c.link.version < 5:
                 reason = 0x80
             at += 1

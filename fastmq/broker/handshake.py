@@ -46,6 +46,10 @@ class Handshake:
 
     def on_connect(self, conn: int, body: bytes) -> None:
         """Called by the hub, in its turn."""
+        at = 2 + int.from_bytes(body[:2], "big")
+        is_bridge = len(body) > at and body[at] in (0x83, 0x84)  # 3 and 4 with RSMB's bridge bit, as Mosquitto sends them
+        if is_bridge:
+            body = body[:at] + bytes((body[at] & 0x7F,)) + body[at + 1 :]
         try:
             connect = decode_connect(body)
         except ProtocolError as error:
@@ -58,11 +62,11 @@ class Handshake:
             if connect.properties.authentication_method is not None:
                 self._later(conn, connect, self._enhanced(conn, connect))
             elif self._authenticators:
-                self._later(conn, connect, self._authenticate(conn, connect))
+                self._later(conn, connect, self._authenticate(conn, connect, is_bridge))
             else:
                 if not self._config.auth.allow_anonymous:
                     raise Refusal(Reason.NOT_AUTHORIZED)
-                self._accept(conn, connect, Properties())
+                self._accept(conn, connect, Properties(), is_bridge)
         except Refusal as refusal:
             self._refuse(conn, connect, refusal.reason)
 
@@ -95,18 +99,18 @@ class Handshake:
             version=connect.version,
         )
 
-    async def _authenticate(self, conn: int, connect: Connect) -> None:
+    async def _authenticate(self, conn: int, connect: Connect, is_bridge: bool) -> None:
         credentials = self._credentials(conn, connect)
         for authenticator in self._authenticators:
             answer = await authenticator.authenticate(credentials)
             if answer is not None:
                 if answer.reason >= 0x80:
                     raise Refusal(answer.reason)
-                self._accept(conn, connect, Properties())
+                self._accept(conn, connect, Properties(), is_bridge)
                 return
         if connect.username is not None or not self._config.auth.allow_anonymous:
             raise Refusal(Reason.BAD_USER_NAME_OR_PASSWORD if connect.username is not None else Reason.NOT_AUTHORIZED)
-        self._accept(conn, connect, Properties())
+        self._accept(conn, connect, Properties(), is_bridge)
 
     async def _enhanced(self, conn: int, connect: Connect) -> None:
         answer = await self._exchanges.run(conn, connect, self._credentials(conn, connect))
@@ -135,7 +139,7 @@ class Handshake:
 
     # -- yes -----------------------------------------------------------------------------------------------------------
 
-    def _accept(self, conn: int, connect: Connect, answer: Properties) -> None:
+    def _accept(self, conn: int, connect: Connect, answer: Properties, is_bridge: bool = False) -> None:
         mqtt = self._mqtt
         properties = connect.properties
         if not connect.client_id:
@@ -174,6 +178,7 @@ class Handshake:
                 alias_max=min(properties.topic_alias_maximum or 0, mqtt.topic_alias_outbound_max),
                 will=will,
                 will_delay_s=will_delay,
+                is_bridge=is_bridge,
             )
         except MemoryError:
             self._refuse(conn, connect, Reason.QUOTA_EXCEEDED)
@@ -245,7 +250,7 @@ class Handshake:
             self._log.info("client refused", client="", peer=peer, reason=error.reason.name, detail=error)
         length = int.from_bytes(body[:2], "big")
         level = body[2 + length] if len(body) > 2 + length else -1
-        if body[2 : 2 + length] == b"MQTT" and level >= 5:
+        if body[2 : 2 + length] == b"MQTT" and level >= 5 and not level & 0x80:
             self._hub.reject(conn, encode(Connack(False, error.reason, Properties()), 5))
         elif error.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION and body[2 : 2 + length] in (b"MQTT", b"MQIsdp"):
             self._hub.reject(conn, b"\x20\x02\x00\x01")  # [MQTT-3.1.2-2] of 3.1.1

@@ -214,15 +214,13 @@ def _payload(message: Publish, raw: bool) -> object:
 def _write(value: object, depth: int | None) -> str:
     """JSON as cJSON writes it. `depth` None: nothing but what is needed; else indented by tabs."""
     if isinstance(value, _Object):
-        if not value.pairs:
-            return "{}"
         inner = None if depth is None else depth + 1
         gap = "" if depth is None else "\t"
         written = [f"{_write(name, None)}:{gap}{_write(each, inner)}" for name, each in value.pairs]
         if depth is None:
             return "{" + ",".join(written) + "}"
         indent = "\n" + "\t" * (depth + 1)
-        return "{" + indent + ("," + indent).join(written) + "\n" + "\t" * depth + "}"
+        return "{" + ",".join(indent + each for each in written) + "\n" + "\t" * depth + "}"
     if isinstance(value, list):
         inner = None if depth is None else depth + 1
         return "[" + ("," if depth is None else ", ").join(_write(each, inner) for each in value) + "]"
