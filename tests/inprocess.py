@@ -1,0 +1,217 @@
+"""A real engine in this process, turned by hand: no event loop, no waiting, the clock moved as the test likes.
+
+`Engine` is a Hub with the broker's own handshake behind an abstract unix socket; `Wire` is one client's end of a
+connection to it. Nothing happens between two calls of `Engine.settle`, so a test decides what falls into one turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from fastmq._hub import Hub
+from fastmq.broker.exchanges import Exchanges
+from fastmq.broker.handshake import Handshake
+from fastmq.config.schema import Config
+from tests.wireclient import encode
+from tests.wireclient.decode import Ack, Connack, Packet, Publish, decode
+from tests.wireclient.encode import Text, Will
+from tests.wireclient.properties import Properties
+
+TURNS_MAX = 100_000
+"""An engine that is still busy after so many turns spins."""
+
+
+class Engine:
+    """A hub, its listening socket and the handshake; `close` frees all of it."""
+
+    def __init__(self, *, packet_max: int = 1 << 20, output_max: int = 1 << 20, **hub: Any) -> None:
+        config = Config()
+        self.hub = Hub(packet_max=packet_max, output_max=output_max, **hub)
+        self.gone: list[tuple[bytes, int]] = []
+        quiet = replace(config, log=replace(config.log, connections=False))
+        self.hub.on_connect = Handshake(self.hub, quiet, (), Exchanges(self.hub, ())).on_connect
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind("")  # Linux chooses a free abstract address
+        self._listening.listen(4096)
+        self._listening.setblocking(False)
+        self.hub.listen(self._listening.fileno(), 0)
+        self._poll = select.poll()
+        self._poll.register(self.hub.fileno(), select.POLLIN)
+        self._wires: list[Wire] = []
+
+    def turn(self) -> None:
+        self.hub.on_ready()
+
+    def settle(self) -> None:
+        """Turns until the engine has nothing to do."""
+        for _ in range(TURNS_MAX):
+            if not self._poll.poll(0):
+                return
+            self.hub.on_ready()
+        raise AssertionError(f"the engine is still busy after {TURNS_MAX} turns")
+
+    def advance(self, seconds: float) -> None:
+        """Moves the engine's clock and lets it do what fell due."""
+        self.hub.advance(round(seconds * 1000))
+        self.settle()
+
+    def wire(self, version: int = 5) -> Wire:
+        """A connection that has sent nothing yet."""
+        wire = Wire(self, version)
+        self._wires.append(wire)
+        return wire
+
+    def address(self) -> bytes:
+        address = self._listening.getsockname()
+        assert isinstance(address, bytes)
+        return address
+
+    def client(self, client_id: Text, version: int = 5, **connect: Any) -> Wire:
+        """A connection whose CONNECT was accepted; its CONNACK is in `connack`."""
+        wire = self.wire(version)
+        wire.connect(client_id, **connect)
+        return wire
+
+    def memory(self) -> int:
+        return self.hub.stats()["memory_bytes"]
+
+    def close(self) -> None:
+        for wire in self._wires:
+            wire.close()
+        self.hub.close()
+        self._listening.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Wire:
+    """One client's end: bytes out, packets in."""
+
+    def __init__(self, engine: Engine, version: int) -> None:
+        self.engine = engine
+        self.version = version
+        self.connack: Connack | None = None
+        self.ended = False
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(engine.address())
+        self._socket.setblocking(False)
+        self._inbox = bytearray()
+
+    def send(self, data: bytes) -> None:
+        """Writes all of it, turning the engine when the socket is full; what the engine cut is not an error."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                self.engine.turn()
+            except (BrokenPipeError, ConnectionResetError):
+                return
+
+    def connect(
+        self,
+        client_id: Text,
+        *,
+        clean: bool = True,
+        keep_alive: int = 0,
+        props: Properties = (),
+        will: Will | None = None,
+    ) -> None:
+        self.send(
+            encode.connect(
+                self.version, client_id=client_id, clean=clean, keep_alive=keep_alive, props=props, will=will
+            )
+        )
+        self.engine.settle()
+        first, *rest = self.read_raw()
+        connack = decode(*first, self.version)
+        assert isinstance(connack, Connack), connack
+        self.connack = connack
+        self._early = rest
+
+    def read_raw(self) -> list[tuple[int, bytes]]:
+        """(first byte, body) of every whole packet that has arrived."""
+        early: list[tuple[int, bytes]] = self.__dict__.pop("_early", [])
+        return [*early, *self._arrived()]
+
+    def _arrived(self) -> Iterator[tuple[int, bytes]]:
+        try:
+            while chunk := self._socket.recv(1 << 18):
+                self._inbox += chunk
+            self.ended = True
+        except BlockingIOError:
+            pass
+        except (ConnectionResetError, OSError):
+            self.ended = True
+        while packet := self._first_packet():
+            yield packet
+
+    def _first_packet(self) -> tuple[int, bytes] | None:
+        length = shift = 0
+        for at, byte in enumerate(self._inbox[1:5], start=2):
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                if len(self._inbox) < at + length:
+                    return None
+                packet = self._inbox[0], bytes(self._inbox[at : at + length])
+                del self._inbox[: at + length]
+                return packet
+        return None
+
+    def read(self) -> list[Packet]:
+        """Every packet that has arrived, decoded."""
+        return [decode(first, body, self.version) for first, body in self.read_raw()]
+
+    def exchange(self, data: bytes) -> list[Packet]:
+        """Sends, lets the engine work, reads."""
+        self.send(data)
+        self.engine.settle()
+        return self.read()
+
+    def subscribe(self, topic_filter: Text, options: int = 0, props: Properties = ()) -> list[Packet]:
+        return self.exchange(encode.subscribe(self.version, 1, [(topic_filter, options)], props))
+
+    def publish(self, topic: Text, payload: bytes = b"", **how: Any) -> list[Packet]:
+        return self.exchange(encode.publish(self.version, topic, payload, **how))
+
+    def drain(self) -> list[Publish]:
+        """Reads and acknowledges until nothing more comes; the PUBLISHes in order."""
+        messages: list[Publish] = []
+        while True:
+            self.engine.settle()
+            packets = self.read()
+            if not packets:
+                return messages
+            for packet in packets:
+                if isinstance(packet, Publish):
+                    messages.append(packet)
+                    if packet.qos:
+                        kind = encode.PUBACK if packet.qos == 1 else encode.PUBREC
+                        self.send(encode.ack(self.version, kind, packet.packet_id or 0))
+                elif isinstance(packet, Ack) and packet.kind == "PUBREL":
+                    self.send(encode.ack(self.version, encode.PUBCOMP, packet.packet_id))
+
+    def shut(self) -> None:
+        """Ends our side; the engine learns of it in its next turn."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Ends without a word; over TCP this would be an RST."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+        self.ended = True
+
+    def close(self) -> None:
+        self._socket.close()
