@@ -105,10 +105,7 @@ class Connection:
         try:
             return await self._open()
         except ConnectionLost:
-            if self._returning is not None:  # it was open for a moment; the caller decides whether to try again
-                self._returning.cancel()
-                self._returning = None
-                self._decided.set()
+            self._forget_returning()  # it was open for a moment; the caller decides whether to try again
             raise
 
     async def close(self, reason: int, properties: Properties) -> None:
@@ -123,6 +120,12 @@ class Connection:
         self._settle(None)
         if link is not None:
             await link.close()
+
+    def _forget_returning(self) -> None:
+        if self._returning is not None:
+            self._returning.cancel()
+            self._returning = None
+            self._decided.set()
 
     async def ready(self) -> Link:
         """The link, when it is open and takes more. :raises ConnectionLost: there is none, and none will come."""
