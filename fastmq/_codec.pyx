@@ -20,9 +20,10 @@ from fastmq._wire cimport (
 from typing import get_args
 
 from fastmq.errors import MalformedPacket, ProtocolError, TopicNameInvalid
+from fastmq.packets import PROPERTY_TABLE as _PROPERTY_TABLE, REASON_TABLE as _REASON_TABLE
 from fastmq.packets import (
-    PROPERTY_TABLE, REASON_TABLE, Auth, Connack, Connect, Disconnect, Packet, PacketType, Pingreq, Pingresp, Properties,
-    Puback, Pubcomp, Publish, Pubrec, Pubrel, Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe, Will,
+    Auth, Connack, Connect, Disconnect, Packet, PacketType, Pingreq, Pingresp, Properties, Puback, Pubcomp, Publish,
+    Pubrec, Pubrel, Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe, Will,
 )
 from fastmq.reasons import Reason, connect_return
 
@@ -48,13 +49,13 @@ cdef int _fill_tables() except -1:
     cdef int code
     cdef list fields = [None] * PROPERTY_IDS
     forms = ("", "byte", "flag", "two", "four", "varint", "text", "binary", "pair")  # in the order of Kind
-    for code, form, name, where in PROPERTY_TABLE:
+    for code, form, name, where in _PROPERTY_TABLE:
         kinds[code] = <Kind> <int> forms.index(form)
         fields[code] = name
         for packet_type in where:
             allowed[code] |= <uint16_t> (1 << <int> packet_type)
     names = tuple(fields)
-    for packet_type, codes in REASON_TABLE.items():
+    for packet_type, codes in _REASON_TABLE.items():
         for code in codes:
             reasons[code] |= <uint16_t> (1 << <int> packet_type)
     return 0
