@@ -75,6 +75,7 @@ def running(settings: Settings, program: str = "") -> Iterator[Address]:
                 process.wait()
         complaint = log.read_text(errors="replace")
         assert "Traceback" not in complaint, complaint[-4000:]
+        assert process.returncode == 0, f"the broker ended with {process.returncode}:\n{complaint[-4000:]}"
 
 
 def _fastmq(port: int, settings: Settings, program: str) -> tuple[list[str], dict[str, str]]:
