@@ -34,10 +34,17 @@ cdef struct Conn:
     uint16_t listener
     uint8_t events               # what epoll watches: 1 in, 2 out
     uint8_t listed               # 0 none, 1 deferred, 2 escalated, 3 waiting
-    uint8_t closing
+    uint8_t closing              # 0, or its place: on the closing list, or reaped
     uint8_t close_reason
     uint8_t with_will
     uint8_t flushed_much         # this turn's share of output is used up
+
+cdef enum:
+    LISTENERS_MAX = 64
+
+cdef struct ListenerSlot:
+    int fd
+    uint16_t key
 
 cdef struct Gone:
     Gone* next
@@ -55,6 +62,9 @@ cdef struct Core:
     Taps taps
     Gone* gone                   # connections with a session that ended this turn, for the log
     int64_t clock_offset_ms      # tests move the clock
+    ListenerSlot listeners[LISTENERS_MAX]
+    uint32_t n_listeners
+    uint8_t accept_paused        # until the next tick
     uint8_t wants_gone
     Conn** conns                 # by slot
     uint32_t* generations

@@ -1,9 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """See _conn.pxd."""
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ENOSPC, errno
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
+from fastmq._linux cimport (
+    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, TCP_NODELAY,
+    TFD_CLOEXEC, TFD_NONBLOCK, accept4, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
+    eventfd, iovec, itimerspec, msghdr, read, recv, sendmsg, setsockopt, shutdown, timerfd_create, timerfd_settime,
+    timespec, write,
+)
 from fastmq._link cimport Chunk, Link, link_clear, link_mark, link_sent, wire_clear
 from fastmq._message cimport charge
 from fastmq._protocol cimport (
@@ -13,66 +20,9 @@ from fastmq._protocol cimport (
 from fastmq._retain cimport retained_sweep
 from fastmq._router cimport router_free, router_full, router_new
 from fastmq._session cimport Session, session_detach, session_id, session_pump, session_waiting, sessions_free
+from fastmq._tap cimport taps_detach
 from fastmq._wheel cimport timer_arm, timer_cancel, wheel_advance, wheel_start
 from fastmq._wire cimport KEEP_ALIVE_TIMEOUT, MALFORMED, PACKET_TOO_LARGE, PROTOCOL_ERROR, get_varint
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    cdef struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int n, int timeout)
-    int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    int eventfd(unsigned int initial, int flags)
-    int EFD_NONBLOCK, EFD_CLOEXEC
-
-cdef extern from "<sys/timerfd.h>" nogil:
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    cdef struct itimerspec:
-        timespec it_interval
-        timespec it_value
-    int timerfd_create(int clock, int flags)
-    int timerfd_settime(int fd, int flags, const itimerspec* new, itimerspec* old)
-    int TFD_NONBLOCK, TFD_CLOEXEC
-
-cdef extern from "<time.h>" nogil:
-    int CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec* out)
-
-cdef extern from "<sys/socket.h>" nogil:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <sys/uio.h>
-    #include <netinet/in.h>
-    #include <netinet/tcp.h>
-    extern int accept4(int, struct sockaddr*, socklen_t*, int);
-    """
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-    cdef struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-    ssize_t recv(int fd, void* buf, size_t n, int flags)
-    ssize_t sendmsg(int fd, const msghdr* message, int flags)
-    int accept4(int fd, void* address, void* len, int flags)
-    int setsockopt(int fd, int level, int name, const void* value, uint32_t len)
-    int shutdown(int fd, int how)
-    int MSG_NOSIGNAL, SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC, IPPROTO_TCP, TCP_NODELAY
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t read(int fd, void* buf, size_t n)
-    ssize_t write(int fd, const void* buf, size_t n)
-    int close(int fd)
 
 cdef enum:
     HEADROOM = 65536             # a partial packet up to this size is completed in the shared buffer
@@ -87,6 +37,8 @@ cdef enum:
     HOLD_MS = 100                # how long an MQTT 3 publisher waits before it tries full memory again
     IN = 1
     OUT = 2
+    LISTED = 1                   # of `closing`: on the core's list
+    REAPED = 2                   # off it: the session is gone, last words may still leave
     NOT_LISTED = 0
     DEFERRED = 1
     ESCALATED = 2
@@ -207,11 +159,29 @@ cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil:
     return c
 
 
+cdef void watch_listeners(Core* core, uint32_t events) noexcept nogil:
+    cdef epoll_event event
+    cdef uint32_t i
+    for i in range(core.n_listeners):
+        event.events = events
+        event.data.u64 = LISTENER | (<uint64_t> core.listeners[i].key << 32) | <uint32_t> core.listeners[i].fd
+        epoll_ctl(core.epfd, EPOLL_CTL_MOD, core.listeners[i].fd, &event)
+
+
+cdef void pause_accepting(Core* core) noexcept nogil:
+    """Accepts nothing until the next tick; what waits meanwhile stays in the kernel's backlog."""
+    core.router.stats.accept_failures += 1
+    core.accept_paused = 1
+    watch_listeners(core, 0)
+
+
 cdef void accept_some(Core* core, int fd, uint16_t listener) noexcept nogil:
     cdef int peer, i, on = 1
     for i in range(ACCEPT_MAX):
         peer = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if peer < 0:
+            if errno != EAGAIN and errno != EINTR and errno != ECONNABORTED:
+                pause_accepting(core)  # out of descriptors, most likely: a listener left ready would spin
             return
         if core.connections_max and core.router.stats.connections >= core.connections_max:
             core.router.stats.connections_refused += 1
@@ -226,13 +196,26 @@ cdef void accept_some(Core* core, int fd, uint16_t listener) noexcept nogil:
 cdef int core_listen(Core* core, int fd, uint16_t listener) noexcept nogil:
     """Accepts from a listening socket from now on; the caller keeps it open. 0, or errno."""
     cdef epoll_event event
+    if core.n_listeners == LISTENERS_MAX:
+        return ENOSPC
     event.events = EPOLLIN
     event.data.u64 = LISTENER | (<uint64_t> listener << 32) | <uint32_t> fd
-    return errno if epoll_ctl(core.epfd, EPOLL_CTL_ADD, fd, &event) else 0
+    if epoll_ctl(core.epfd, EPOLL_CTL_ADD, fd, &event):
+        return errno
+    core.listeners[core.n_listeners].fd = fd
+    core.listeners[core.n_listeners].key = listener
+    core.n_listeners += 1
+    return 0
 
 
 cdef void core_unlisten(Core* core, int fd) noexcept nogil:
-    epoll_ctl(core.epfd, EPOLL_CTL_DEL, fd, NULL)
+    cdef uint32_t i
+    for i in range(core.n_listeners):
+        if core.listeners[i].fd == fd:
+            epoll_ctl(core.epfd, EPOLL_CTL_DEL, fd, NULL)
+            core.n_listeners -= 1
+            core.listeners[i] = core.listeners[core.n_listeners]
+            return
 
 
 # -- connections go ----------------------------------------------------------------------------------------------------
@@ -243,7 +226,8 @@ cdef void conn_close(Conn* c, uint8_t reason, bint with_will) noexcept nogil:
         return
     if reason:
         peer_disconnect(&c.peer, reason)
-    c.closing = 1
+    c.closing = LISTED
+    timer_cancel(&c.timer)
     c.close_reason = reason
     c.with_will = with_will
     c.peer.phase = CLOSING
@@ -303,6 +287,7 @@ cdef void reap(Core* core) noexcept nogil:
     while core.closing != NULL:
         c = core.closing
         core.closing = c.next_closing
+        c.closing = REAPED
         conn_detach(c)
         unlist(c)
         drop_rest(c)
@@ -313,19 +298,19 @@ cdef void reap(Core* core) noexcept nogil:
         elif c.peer.link.out_bytes == 0:
             linger(c)
         else:
+            watch(c, OUT)
             timer_arm(&core.wheel, &c.timer, core.router.now_ms + LINGER_MS)
 
 
 cdef void conn_timer(Timer* t, int64_t now_ms) noexcept nogil:
     cdef Conn* c = <Conn*> t.self
-    if c.peer.phase == LINGERING or c.peer.phase == CLOSING:
-        if not c.closing or c.peer.link.session == NULL:
-            conn_free(c)
+    if c.closing == REAPED:
+        conn_free(c)
         return
     if c.peer.phase != OPEN:
         conn_close(c, 0, False)  # no CONNECT in time
         return
-    if c.listed == WAITING:      # it is we who do not read
+    if c.listed == WAITING and c.waits_for != conn_id(c):  # it is we who do not read
         c.last_seen_ms = now_ms
     if now_ms - c.last_seen_ms >= c.keepalive_ms:
         conn_close(c, KEEP_ALIVE_TIMEOUT, True)  # [MQTT-3.1.2-22]
@@ -388,6 +373,7 @@ cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
     cdef int used, verdict
     cdef int64_t budget = core.router.ledger.bytes + OUTPUT_BUDGET
     cdef Conn* target
+    core.router.congested = NULL
     while at < n and not c.closing:
         if c.peer.phase == AWAIT_CONNECT and p[at] != 0x10:
             conn_close(c, PROTOCOL_ERROR, False)
@@ -422,6 +408,9 @@ cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
             if target != c:      # its own acknowledgements come over this very connection
                 conn_wait(c, target)
                 break
+        if c.peer.link.out_bytes > core.wire.out_max:
+            conn_wait(c, c)      # it asks and does not read the answers
+            break
         if core.router.ledger.bytes > budget:
             enlist(c, DEFERRED)
             break
@@ -494,6 +483,8 @@ cdef void conn_ready(Conn* c, uint32_t events) noexcept nogil:
         c.flushed_much = 0
         link_mark(&c.peer.link)
     if c.closing and c.peer.phase != LINGERING:
+        if c.closing == REAPED and events & (EPOLLHUP | EPOLLERR):
+            conn_free(c)
         return
     if c.peer.phase == LINGERING:
         if events & (EPOLLIN | EPOLLHUP | EPOLLERR):
@@ -573,7 +564,7 @@ cdef void flush_dirty(Core* core) noexcept nogil:
         core.wire.dirty = l.next_dirty
         l.dirty = 0
         c = <Conn*> l
-        if c.peer.phase == LINGERING or (c.closing and c.peer.link.session != NULL):
+        if c.peer.phase == LINGERING or c.closing == LISTED:
             continue             # the first has nothing to say any more, the second is flushed by reap
         if l.broken or not flush(c):
             l.broken = 1
@@ -623,7 +614,11 @@ cdef void release_waiting(Core* core) noexcept nogil:
     while at[0] != NULL:
         c = at[0]
         target = core_find(core, c.waits_for) if c.waits_for else NULL
-        if c.waits_for and target != NULL and not target.peer.link.slow and not has_drained(core, target):
+        if target == c:
+            if c.peer.link.out_bytes * 2 > core.wire.out_soft:
+                at = &c.next
+                continue
+        elif c.waits_for and target != NULL and not target.peer.link.slow and not has_drained(core, target):
             if core.router.now_ms < c.waits_until_ms:
                 at = &c.next
                 continue
@@ -633,7 +628,8 @@ cdef void release_waiting(Core* core) noexcept nogil:
             continue
         at[0] = c.next
         enlist(c, DEFERRED)
-        c.last_seen_ms = core.router.now_ms
+        if target != c:
+            c.last_seen_ms = core.router.now_ms
 
 
 cdef void core_go_on(Core* core) noexcept nogil:
@@ -678,6 +674,9 @@ cdef void core_read(Core* core) noexcept nogil:
         elif id == TICK:
             read(core.timer_fd, &ignored, 8)
             core_advance(core, core.router.now_ms)
+            if core.accept_paused:
+                core.accept_paused = 0
+                watch_listeners(core, EPOLLIN)
         elif id & LISTENER:
             accept_some(core, <int> <uint32_t> id, <uint16_t> (id >> 32))
         else:
@@ -788,6 +787,7 @@ cdef void core_close(Core* core) noexcept nogil:
                 if core.conns[i].peer.link.session != NULL:
                     (<Session*> core.conns[i].peer.link.session).link = NULL
                 conn_free(core.conns[i])
+        taps_detach(&core.taps)
         sessions_free(&core.sessions)
         wire_clear(&core.wire)
         router_free(core.router)

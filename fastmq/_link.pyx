@@ -13,6 +13,7 @@ cdef enum:
     POOL_SMALL_MAX = 4096        # free chunks kept; above, they go back to malloc
     POOL_LARGE_MAX = 512
     ALIAS_TOPIC_MIN = 4          # shorter topics cost no more than the alias property
+    ALIAS_TOPIC_MAX = 1024       # longer ones are not worth their memory
 
 
 cdef uint8_t* link_chunk(Link* l, uint32_t n) noexcept nogil:
@@ -129,7 +130,9 @@ cdef void link_clear(Link* l) noexcept nogil:
     l.out_bytes = 0
     if l.aliases != NULL:
         for i in range(l.aliases.mask + 1):
+            l.wire.router.ledger.bytes -= l.aliases.slots[i].len
             free(l.aliases.slots[i].topic)
+        l.wire.router.ledger.bytes -= alias_table_size(l.aliases.mask + 1)
         free(l.aliases)
         l.aliases = NULL
 
@@ -146,14 +149,19 @@ cdef void wire_clear(Wire* w) noexcept nogil:
         free(c)
 
 
+cdef inline size_t alias_table_size(uint32_t cap) noexcept nogil:
+    return sizeof(AliasTable) + (cap - 1) * sizeof(Alias)
+
+
 cdef bint link_set_aliases(Link* l, uint16_t limit) noexcept nogil:
     """Allows `limit` aliases towards the client. False: out of memory."""
     cdef uint32_t cap = 4
     while cap < <uint32_t> limit * 2:
         cap *= 2
-    l.aliases = <AliasTable*> calloc(1, sizeof(AliasTable) + (cap - 1) * sizeof(Alias))
+    l.aliases = <AliasTable*> calloc(1, alias_table_size(cap))
     if l.aliases == NULL:
         return False
+    charge(&l.wire.router.ledger, alias_table_size(cap))
     l.aliases.mask = cap - 1
     l.aliases.limit = limit
     return True
@@ -170,10 +178,12 @@ cdef Alias* alias_find(AliasTable* t, const uint8_t* topic, uint32_t n, uint32_t
         at = (at + 1) & t.mask
 
 
-cdef bint alias_learn(AliasTable* t, Alias* a, const uint8_t* topic, uint32_t n, uint32_t hash) noexcept nogil:
+cdef bint alias_learn(Link* l, Alias* a, const uint8_t* topic, uint32_t n, uint32_t hash) noexcept nogil:
+    cdef AliasTable* t = l.aliases
     a.topic = <uint8_t*> malloc(n)
     if a.topic == NULL:
         return False
+    charge(&l.wire.router.ledger, n)
     memcpy(a.topic, topic, n)
     t.used += 1
     a.hash = hash
@@ -204,7 +214,7 @@ cdef bint link_publish(
         props = p.props_len + (5 if p.has_expiry else 0)
         for i in range(n_ids):
             props += 1 + varint_size(ids[i])
-        if l.aliases != NULL and p.topic_len >= ALIAS_TOPIC_MIN:
+        if l.aliases != NULL and ALIAS_TOPIC_MIN <= p.topic_len <= ALIAS_TOPIC_MAX:
             alias = alias_find(l.aliases, p.topic, p.topic_len, hash)
             if alias.number:
                 known = True
@@ -213,7 +223,7 @@ cdef bint link_publish(
                 props += 3
             elif l.aliases.used < l.aliases.limit:
                 if l.packet_max == 0 or remaining + props + 16 < l.packet_max:
-                    if alias_learn(l.aliases, alias, p.topic, p.topic_len, hash):
+                    if alias_learn(l, alias, p.topic, p.topic_len, hash):
                         props += 3
                     else:
                         alias = NULL

@@ -5,7 +5,8 @@ from libc.string cimport memcmp, memcpy
 
 from fastmq._inflight cimport receive_add, receive_drop, receive_has
 from fastmq._link cimport link_ack, link_reserve
-from fastmq._router cimport Pub, router_full, router_publish
+from fastmq._message cimport charge
+from fastmq._router cimport router_full, router_publish
 from fastmq._session cimport (
     session_pubcomp, session_pubrec, session_puback, session_pump, session_subscribe, session_unsubscribe,
     session_waiting,
@@ -36,6 +37,7 @@ cdef int resolve_alias(Peer* c, Publish* p) noexcept nogil:
         c.aliases = <InboundAlias*> calloc(limit, sizeof(InboundAlias))
         if c.aliases == NULL:
             return QUOTA_EXCEEDED
+        charge(&c.protocol.router.ledger, <int64_t> limit * sizeof(InboundAlias))
     a = &c.aliases[p.alias - 1]
     if p.topic_len == 0:
         if a.topic == NULL:
@@ -49,6 +51,7 @@ cdef int resolve_alias(Peer* c, Publish* p) noexcept nogil:
     if topic == NULL:
         return QUOTA_EXCEEDED
     memcpy(topic, p.topic, p.topic_len)
+    charge(&c.protocol.router.ledger, <int64_t> p.topic_len - a.len)
     free(a.topic)
     a.topic = topic
     a.len = p.topic_len
@@ -92,7 +95,7 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
         if receive_has(s.received, p.packet_id):
             link_ack(&c.link, 0x50, p.packet_id, 0)  # a repeat: acknowledged, not routed again [MQTT-4.3.3-10]
             return GO_ON
-        if s.received != NULL and s.received.used >= c.protocol.receive_max:
+        if c.link.version == 5 and s.received != NULL and s.received.used >= c.protocol.receive_max:
             return RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-9]
     if is_reserved(&p):
         r.stats.dropped_denied += 1
@@ -394,6 +397,8 @@ cdef void peer_clear(Peer* c) noexcept nogil:
     cdef uint32_t i
     if c.aliases != NULL:
         for i in range(c.protocol.alias_max):
+            c.protocol.router.ledger.bytes -= c.aliases[i].len
             free(c.aliases[i].topic)
+        c.protocol.router.ledger.bytes -= <int64_t> c.protocol.alias_max * sizeof(InboundAlias)
         free(c.aliases)
         c.aliases = NULL

@@ -33,6 +33,7 @@ cdef struct Stats:               # counted since the start; metrics and $SYS rea
     uint64_t retained_refused
     uint64_t connects
     uint64_t connections_refused
+    uint64_t accept_failures     # accept() failed, for want of file descriptors most likely
     uint64_t disconnects
     uint64_t sessions_expired
     uint64_t connections         # now

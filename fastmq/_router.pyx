@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc, free, realloc
 from fastmq._message cimport (
     message_new, message_payload, message_props, message_topic, message_unref,
 )
-from fastmq._retain cimport retained_drop, retained_free, retained_new, retained_put
+from fastmq._retain cimport retained_drop, retained_free, retained_get, retained_new, retained_put
 from fastmq._trie cimport (
     Filter, Matches, OPT_NO_LOCAL, OPT_QOS, OPT_RETAIN_AS_PUBLISHED, Subscription, filter_subs, trie_free, trie_match,
     trie_new,
@@ -46,12 +46,18 @@ cdef void retain(Router* r, Pub* pub) noexcept nogil:
     """Keeps or deletes the topic's retained message [MQTT-3.3.1-5] [MQTT-3.3.1-6]."""
     cdef Publish* p = pub.parts
     cdef Message* m
+    cdef int64_t count = r.retained.count
+    cdef int64_t size = r.retained.payload_bytes + p.topic_len + p.payload_len
     if p.payload_len == 0:
         retained_drop(r.retained, p.topic, p.topic_len)
         return
+    m = retained_get(r.retained, p.topic, p.topic_len, 0)  # the one that would be replaced
+    if m != NULL:
+        count -= 1
+        size -= m.topic_len + m.payload_len
     if (
-        (r.retained_max and r.retained.count >= r.retained_max)
-        or (r.retained_bytes_max and r.retained.payload_bytes + p.payload_len > r.retained_bytes_max)
+        (r.retained_max and count >= r.retained_max)
+        or (r.retained_bytes_max and size > r.retained_bytes_max)
         or (r.retained_payload_max and p.payload_len > r.retained_payload_max)
     ):
         # The old message goes: one that is known to be out of date is worse than none.

@@ -49,6 +49,7 @@ cdef struct Session:
     uint32_t will_delay_s
     uint32_t will_expiry_s
     uint32_t hash
+    uint32_t n_memberships
     uint32_t dropped             # messages for this session that were dropped
     uint16_t send_max            # QoS 1/2 in flight to the client
     uint16_t id_len

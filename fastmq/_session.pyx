@@ -153,7 +153,7 @@ cdef bint pump_resend(Session* s) noexcept nogil:
     cdef uint16_t* ids = <uint16_t*> (<uint8_t*> again + sizeof(Resend))
     cdef Delivery* d
     cdef Publish p
-    if s.window.used - (again.n - again.at) >= s.send_max:
+    if <int64_t> s.window.used - (again.n - again.at) >= s.send_max:
         return False
     d = window_get(&s.window, ids[again.at])
     again.at += 1
@@ -322,6 +322,7 @@ cdef int share(Session* s, const uint8_t* text, uint32_t n, uint32_t filter_at, 
         m.take = session_take
         m.next_of_session = s.memberships
         s.memberships = m
+        s.n_memberships += 1
         g.online += s.link != NULL
     m.qos = options & OPT_QOS
     m.retain_as_published = (options & OPT_RETAIN_AS_PUBLISHED) != 0
@@ -359,8 +360,10 @@ cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_
     cdef uint32_t shared = share_prefix(filter, n), i
     cdef uint8_t handling = (options & OPT_RETAIN_HANDLING) >> 4
     cdef bint is_new, wildcard = False
-    if all.subscriptions_max and s.base.owner.n >= all.subscriptions_max:
-        if trie_find_owned(all.router.trie, &s.base.owner, filter, n) == NULL:
+    if all.subscriptions_max and s.base.owner.n + s.n_memberships >= all.subscriptions_max:
+        if membership(s, filter, n) == NULL if shared else (
+            trie_find_owned(all.router.trie, &s.base.owner, filter, n) == NULL
+        ):
             return QUOTA_EXCEEDED
     if shared:
         return share(s, filter, n, shared, options, id)
@@ -383,10 +386,24 @@ cdef void leave(Session* s, Member* m) noexcept nogil:
     while at[0] != m:
         at = &at[0].next_of_session
     at[0] = m.next_of_session
+    s.n_memberships -= 1
     if s.link != NULL:
         m.group.online -= 1
     group_leave(m.group, m)
     free(m)
+
+
+cdef void drop_jobs(Session* s, const uint8_t* filter, uint32_t n) noexcept nogil:
+    """Sends no more retained messages for a filter that is no longer subscribed."""
+    cdef RetainJob** at = &s.jobs
+    cdef RetainJob* job
+    while at[0] != NULL:
+        job = at[0]
+        if job.filter_len == n and memcmp(<uint8_t*> job + sizeof(RetainJob), filter, n) == 0:
+            at[0] = job.next
+            job_free(job)
+        else:
+            at = &job.next
 
 
 cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noexcept nogil:
@@ -403,6 +420,7 @@ cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noe
     if sub == NULL:
         return False
     trie_remove(s.sessions.router.trie, sub)
+    drop_jobs(s, filter, n)
     return True
 
 
@@ -515,6 +533,7 @@ cdef void publish_will(Session* s) noexcept nogil:
         router_publish(s.sessions.router, &p, s.base.serial, NULL)
     else:
         router_publish(s.sessions.router, &p, s.base.serial, will)
+    s.sessions.router.congested = NULL  # there is no publisher to wait
     message_unref(will)
 
 

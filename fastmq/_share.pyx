@@ -293,5 +293,6 @@ cdef void group_drain(Group* g) noexcept nogil:
 
 
 cdef void groups_free(Groups* gs) noexcept nogil:
-    free(gs.slots)
-    gs.slots = NULL
+    if gs != NULL:
+        free(gs.slots)
+        gs.slots = NULL

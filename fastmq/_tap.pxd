@@ -7,6 +7,7 @@ from fastmq._router cimport Router, Subscriber
 cdef struct TapState:
     Subscriber base              # first: a TapState* is a Subscriber*
     Taps* taps
+    TapState* next               # of all taps
     TapState* next_ready
     Queue queue
     uint32_t messages_max
@@ -17,6 +18,7 @@ cdef struct TapState:
 
 cdef struct Taps:
     Router* router
+    TapState* all
     TapState* ready              # taps with messages that have not been notified
 
 cdef class Tap:
@@ -25,4 +27,5 @@ cdef class Tap:
     cdef public object on_ready  #: Callable[[], None] | None, called at the end of a turn that queued something
 
 cdef Tap tap_make(object hub, Taps* taps, uint32_t messages_max, int64_t bytes_max)
+cdef void taps_detach(Taps* taps) noexcept nogil
 cdef int taps_notify(Taps* taps) except -1

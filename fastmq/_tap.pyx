@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """See _tap.pxd."""
+cimport cython
 from libc.stdlib cimport calloc, free
 
 from fastmq._inflight cimport Delivery, delivery_ids, delivery_release, queue_at, queue_clear, queue_pop, queue_push
@@ -67,17 +68,44 @@ cdef Tap tap_make(object hub, Taps* taps, uint32_t messages_max, int64_t bytes_m
     t.messages_max = messages_max
     t.bytes_max = bytes_max
     t.owner = <void*> tap
+    t.next = taps.all
+    taps.all = t
     tap._state = t
     tap._hub = hub
     return tap
 
 
+cdef void tap_forget(TapState* t) noexcept nogil:
+    """Takes a tap off its router, whose structures are still there."""
+    cdef TapState** at = &t.taps.all
+    while at[0] != t:
+        at = &at[0].next
+    at[0] = t.next
+    if t.ready:
+        at = &t.taps.ready
+        while at[0] != t:
+            at = &at[0].next_ready
+        at[0] = t.next_ready
+        t.ready = 0
+    trie_remove_all(t.taps.router.trie, &t.base.owner)
+    queue_clear(&t.queue)
+    t.taps = NULL
+
+
+cdef void taps_detach(Taps* taps) noexcept nogil:
+    """The router goes: taps that are left become closed ones."""
+    while taps.all != NULL:
+        tap_forget(taps.all)
+
+
+@cython.no_gc_clear
 cdef class Tap:
     """Messages for the program itself; made by `Hub.tap`. Use it on the hub's thread only."""
 
     def __dealloc__(self) -> None:
         if self._state != NULL:
-            queue_clear(&self._state.queue)
+            if self._state.taps != NULL:
+                tap_forget(self._state)
             free(self._state)
 
     def subscribe(self, bytes topic_filter not None, int qos=0, bint retained=True) -> None:
@@ -88,7 +116,7 @@ cdef class Tap:
         cdef Found found
         if n > 65535 or share_prefix(p, n) or check_filter(p, n, 65535, &wildcard):
             raise ValueError(f"{topic_filter!r} is not a topic filter that a tap can subscribe to")
-        if self._state == NULL:
+        if self._state == NULL or self._state.taps == NULL:
             raise ValueError("the tap is closed")
         if trie_add(self._state.taps.router.trie, &self._state.base.owner, p, n, <uint8_t> (qos | 8), 0, &is_new) == NULL:
             raise MemoryError("no memory for a subscription")
@@ -104,7 +132,7 @@ cdef class Tap:
 
     def unsubscribe(self, bytes topic_filter not None) -> bool:
         """Ends a subscription; False if there was none."""
-        if self._state == NULL:
+        if self._state == NULL or self._state.taps == NULL:
             return False
         s = trie_find_owned(self._state.taps.router.trie, &self._state.base.owner,
                             <const uint8_t*> <const char*> topic_filter, <uint32_t> len(topic_filter))
@@ -119,7 +147,7 @@ cdef class Tap:
         cdef Delivery d
         cdef Publish p
         cdef uint8_t head[5]
-        if self._state == NULL:
+        if self._state == NULL or self._state.taps == NULL:
             return out
         while self._state.queue.n and most > 0:
             d = queue_at(&self._state.queue, 0)[0]
@@ -150,16 +178,10 @@ cdef class Tap:
 
     def close(self) -> None:
         """Ends all subscriptions and drops what is queued."""
-        cdef TapState** at
         if self._state == NULL:
             return
-        trie_remove_all(self._state.taps.router.trie, &self._state.base.owner)
-        queue_clear(&self._state.queue)
-        if self._state.ready:
-            at = &self._state.taps.ready
-            while at[0] != self._state:
-                at = &at[0].next_ready
-            at[0] = self._state.next_ready
+        if self._state.taps != NULL:
+            tap_forget(self._state)
         free(self._state)
         self._state = NULL
         self._hub = None

@@ -129,22 +129,29 @@ cdef inline uint8_t* put_bytes(uint8_t* p, const uint8_t* data, uint32_t n) noex
     memcpy(p, data, n)
     return p + n
 
+cdef uint64_t hash_secret
+
 cdef inline uint32_t hash_bytes(const uint8_t* p, uint32_t n) noexcept nogil:
-    """A 32-bit hash, eight bytes a step (multiply and fold, in the manner of wyhash)."""
-    cdef uint64_t h = 0x9E3779B97F4A7C15ULL ^ (<uint64_t> n * 0xD6E8FEB86659FD93ULL)
+    """A 32-bit hash, eight bytes a step: fold, multiply, fold.
+
+    The multiplier is a secret of this process, so that nobody can choose topics or client ids that collide.
+    """
+    cdef uint64_t h = hash_secret ^ (<uint64_t> n * 0xD6E8FEB86659FD93ULL)
     cdef uint64_t w
     while n >= 8:
         memcpy(&w, p, 8)
-        h = (h ^ w) * 0xD6E8FEB86659FD93ULL
+        h ^= w
+        h = (h ^ (h >> 29)) * hash_secret
         h ^= h >> 32
         p += 8
         n -= 8
     if n:
         w = 0
         memcpy(&w, p, n)
-        h = (h ^ w) * 0xD6E8FEB86659FD93ULL
+        h ^= w
+        h = (h ^ (h >> 29)) * hash_secret
         h ^= h >> 32
-    h *= 0xD6E8FEB86659FD93ULL
+    h *= hash_secret
     return <uint32_t> (h ^ (h >> 32))
 
 cdef bint utf8_valid(const uint8_t* p, uint32_t n) noexcept nogil

@@ -2,6 +2,10 @@
 """See _wire.pxd. The functions that are too long to be inlined, and thin Python faces for the tests and benches."""
 from libc.string cimport memmove
 
+import os
+
+hash_secret = int.from_bytes(os.urandom(8), "little") | 1
+
 
 cdef bint utf8_valid(const uint8_t* p, uint32_t n) noexcept nogil:
     """Well-formed UTF-8 without U+0000, surrogates or overlong forms [MQTT-1.5.4-1] [MQTT-1.5.4-2]."""

@@ -19,6 +19,7 @@ from fastmq.reasons import Reason
 
 EXPIRY_NEVER = 0xFFFF_FFFF
 CACHE_MAX = 64  # different CONNACKs kept encoded
+BRIDGE_STATE = "$SYS/broker/connection/"  # what Mosquitto's bridges publish, their wills above all
 ACCEPTED_V31 = b"\x20\x02\x00\x00"
 ACCEPTED_V311 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")  # the second with Session Present
 
@@ -85,6 +86,8 @@ class Handshake:
             raise Refusal(Reason.QOS_NOT_SUPPORTED)  # [MQTT-3.2.2-12]
         if will is not None and will.retain and not mqtt.retain_available:
             raise Refusal(Reason.RETAIN_NOT_SUPPORTED)  # [MQTT-3.2.2-13]
+        if will is not None and will.topic.startswith("$SYS/") and not will.topic.startswith(BRIDGE_STATE):
+            raise Refusal(Reason.NOT_AUTHORIZED)
         sessions_max = self._config.limits.sessions_max
         if sessions_max and self._hub.stats()["sessions"] >= sessions_max:
             if not self._hub.has_session(connect.client_id.encode()):

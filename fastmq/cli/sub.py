@@ -165,14 +165,21 @@ async def _ask(client: Client, options: ConnectionOptions, wanted: Wanted) -> in
 async def _print(client: Client, options: ConnectionOptions, wanted: Wanted) -> None:
     shown = 0
     out = sys.stdout.buffer
+    cleared: set[str] = set()  # by us, and not heard of since: what clears a retained message comes back as a fresh one
     with contextlib.closing(_Flush()):
         async for message in client:
             if wanted.retained_only and not message.retain:
-                return
+                if message.payload or message.topic not in cleared:
+                    return
+                cleared.discard(message.topic)
+                if not cleared and not client.unread:
+                    return
+                continue
             if any(topics.matches(each, message.topic) for each in wanted.filter_out):
                 continue
             if wanted.remove_retained and message.retain and message.payload:
-                await client.publish(message.topic, b"", 1, retain=True)
+                cleared.add(message.topic)
+                await client.publish_soon(message.topic, b"", 1, retain=True)
             if wanted.no_retained and message.retain:
                 continue
             if _passes(wanted.percent):
