@@ -37,7 +37,7 @@ class Run:
         record |= {"scenario": self.scenario, "broker": self.broker, "version": self.version, "mqtt": self.mqtt}
         record |= {"quick": self.quick, "figures": self.figures}
         if self.error:
-            record["error"] = self.error
+            record["error"] = self.error.partition("\n")[0]  # what follows are logs, with local paths
         return json.dumps(record, ensure_ascii=False)
 
 

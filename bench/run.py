@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,6 +57,17 @@ def held(lock: Path | None) -> Iterator[None]:
     with lock.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def repeatable(words: Sequence[str]) -> str:
+    """The command for others to repeat, without what only concerns this machine."""
+    kept: list[str] = []
+    local = False
+    for word in words:
+        if not local and word not in ("--lock", "--history", "--write"):
+            kept.append(word)
+        local = word in ("--lock", "--history", "--write")
+    return shlex.join(["python", "-m", "bench", *kept])
 
 
 def write_into(page: Path, figures: str) -> None:
@@ -135,8 +147,7 @@ def main(
     order = [broker.name for broker in brokers]
     table.show(console, summaries, order)
     if page:
-        command = "python -m bench " + " ".join(sys.argv[1:])
-        write_into(page, table.markdown(summaries, order, versions, command, runs, protocol))
+        write_into(page, table.markdown(summaries, order, versions, repeatable(sys.argv[1:]), runs, protocol))
     if any(run.error for run in done):
         raise click.ClickException("some runs failed")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import socket
@@ -177,7 +176,7 @@ def _await_answer(rival: Rival, process: subprocess.Popen[bytes], port: int, log
                 return
         time.sleep(0.02)
     tail = log.read_text(errors="replace")[-2000:]
-    raise RivalError(f"{rival.name} does not answer on port {port} ({' '.join(map(os.fspath, rival.command))})\n{tail}")
+    raise RivalError(f"{rival.name} does not answer on port {port}\n{tail}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
