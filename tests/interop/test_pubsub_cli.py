@@ -155,7 +155,7 @@ def test_retained_messages_are_set_cleared_and_told_apart(server: BrokerProcess,
     for name in "abc":
         printed(pub(server, "-r", "-t", f"{topic}/{name}", "-m", name))
     printed(pub(server, "-r", "-t", f"{topic}/b", "-n"))
-    everything = ["-t", topic + "/#", "-v", "-W", "0.7"]
+    everything = ["-t", topic + "/#", "-v", "-W", "1.5"]
     assert sub(server, *everything, "-R").stdout == b""
     seen = sub(server, *everything, "-T", f"{topic}/a", "--remove-retained")
     assert seen.stdout.decode() == f"{topic}/c c\n{topic}/c (null)\n"  # what clears it comes back, as a fresh message
@@ -170,6 +170,14 @@ def test_retained_only_stops_at_the_first_that_is_not(server: BrokerProcess, top
         printed(pub(server, "-t", topic, "-m", "new"))
         assert subscriber.process.wait(10) == 0
         assert subscriber.lines(1) == ["old"]
+
+
+def test_a_tree_of_retained_messages_is_cleared_whole(server: BrokerProcess, topic: str) -> None:
+    for number in range(30):
+        printed(mosquitto_pub(server, "-r", "-t", f"{topic}/{number}", "-m", "x"))
+    clear = ["-t", topic + "/#", "--remove-retained", "--retained-only", "-T", f"{topic}/7"]
+    assert printed(sub(server, *clear, "-W", 10)) == b"x\n" * 29
+    assert sub(server, "-t", topic + "/#", "-v", "-W", "1.5").stdout.decode() == f"{topic}/7 x\n"
 
 
 def test_retain_as_published_needs_no_version(server: BrokerProcess, topic: str) -> None:
