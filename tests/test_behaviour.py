@@ -398,3 +398,9 @@ def test_clients_write_below_sys_only_the_state_of_bridges(join: Clients, topic:
     assert publisher.publish(f"$SYS/{topic}", b"x", qos=1) == 0x87
     assert publisher.publish(f"$SYS/broker/connection/{topic}", b"1", qos=1) == 0
     assert payloads(watcher) == [b"1"]
+
+
+@pytest.mark.parametrize(("version", "code"), [(5, 0x87), (4, 5)])
+def test_a_will_below_sys_is_refused(join: Clients, topic: str, version: int, code: int) -> None:
+    assert join.dial(version).connect(topic, will=Will(f"$SYS/{topic}")).code == code
+    assert join.dial(version).connect(topic, will=Will(f"$SYS/broker/connection/{topic}")).code == 0
