@@ -165,7 +165,7 @@ class Broker:
     ) -> int:
         """Publishes a message, or a payload under a topic, as the broker's own; returns how many subscribers it had.
 
-        :raises ValueError: the topic is not one that can be published to, or a property is not one of a message.
+        :raises ValueError: it is no message: its topic, QoS or properties are not those of one.
         """
         worker = self._running()
         if isinstance(message, str):

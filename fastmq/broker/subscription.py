@@ -58,7 +58,7 @@ class Subscription:
 
     @property
     def waiting(self) -> int:
-        """How many messages could be taken now."""
+        """How many messages wait; those that expire until they are taken do not come."""
         return len(self._batch) + len(self._tap)
 
     def __aiter__(self) -> Self:
