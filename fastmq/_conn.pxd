@@ -1,10 +1,7 @@
 # cython: language_level=3
-"""The hub: the sockets of one worker, in an epoll set of its own that nests in the event loop.
+"""Connections: their sockets, their input and output, how they come and go. _turn drives them.
 
-The loop watches one descriptor and calls `Hub.on_ready` once a turn. Below it, without the GIL: read, parse, route,
-write. What needs Python (CONNECT, AUTH) is collected and handed over after that, then everything that became dirty is
-flushed with one writev per connection, then closed connections are freed. A connection is named outside by its id:
-generation << 32 | slot, so a stale id never reaches a newcomer.
+A connection is named outside by its id: generation << 32 | slot, so a stale id never reaches a newcomer.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastmq._link cimport Wire
@@ -14,6 +11,24 @@ from fastmq._session cimport Sessions
 from fastmq._share cimport Groups
 from fastmq._tap cimport Taps
 from fastmq._wheel cimport Timer, Wheel
+
+cdef enum:
+    HEADROOM = 65536             # a partial packet up to this size is completed in the shared buffer
+    READ_MAX = 65536             # bytes of one connection a turn
+    IN = 1                       # what epoll watches of a connection
+    OUT = 2
+    LISTED = 1                   # of `closing`: on the core's list
+    REAPED = 2                   # off it: the session is gone, last words may still leave
+
+cdef enum Listed:                # the list that a connection is on
+    NOT_LISTED = 0
+    DEFERRED = 1                 # has input to go on with next turn
+    ESCALATED = 2                # has a packet for Python
+    WAITING = 3                  # holds its input back until a subscriber has drained
+
+cdef struct List:                # of connections, by `next`, first come first served
+    Conn* head
+    Conn* tail
 
 cdef struct Conn:
     Peer peer                    # first: a Conn* is a Peer* is a Link*
@@ -25,15 +40,19 @@ cdef struct Conn:
     uint32_t rest_len
     uint32_t rest_cap
     int64_t last_seen_ms
-    int64_t waits_until_ms
+    int64_t waits_until_ms       # for memory, when it waits for no connection
     uint64_t waits_for           # id of the connection whose congestion it waits for, 0 = none
+    int64_t held_since_ms        # publishers wait for this connection since then, 0 = none does
+    int64_t progress_ms          # its socket last took bytes, or publishers began to wait for it
+    uint64_t progress            # bytes its socket took
+    uint64_t slow_progress       # the same, when it was found slow
     uint32_t keepalive_ms        # with the grace, 0 = none
     uint32_t slot
     uint32_t generation
     int fd
     uint16_t listener
-    uint8_t events               # what epoll watches: 1 in, 2 out
-    uint8_t listed               # 0 none, 1 deferred, 2 escalated, 3 waiting
+    uint8_t events               # what epoll watches: IN, OUT
+    uint8_t listed               # a Listed
     uint8_t closing              # 0, or its place: on the closing list, or reaped
     uint8_t close_reason
     uint8_t with_will
@@ -71,9 +90,9 @@ cdef struct Core:
     uint32_t conns_cap
     uint32_t* free_slots
     uint32_t n_free
-    Conn* deferred               # have input to go on with next turn
-    Conn* escalated              # have a packet for Python
-    Conn* waiting                # hold their input back until a subscriber has drained
+    List deferred
+    List escalated
+    List waiting
     Conn* closing
     uint8_t* buffer              # HEADROOM bytes for a partial packet, then READ_MAX to read into
     uint32_t packet_max
@@ -88,21 +107,22 @@ cdef struct Core:
 cdef inline uint64_t conn_id(const Conn* c) noexcept nogil:
     return (<uint64_t> c.generation << 32) | c.slot
 
-cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept nogil
-cdef void core_close(Core* core) noexcept nogil
-cdef void core_read(Core* core) noexcept nogil
-cdef void core_go_on(Core* core) noexcept nogil
-cdef void core_finish(Core* core) noexcept nogil
-cdef void core_wake(Core* core) noexcept nogil
-cdef int64_t core_clock(Core* core) noexcept nogil
-cdef void core_unlisten(Core* core, int fd) noexcept nogil
-cdef int core_listen(Core* core, int fd, uint16_t listener) noexcept nogil
-cdef void core_advance(Core* core, int64_t now_ms) noexcept nogil
+cdef void watch(Conn* c, uint8_t events) noexcept nogil
+cdef void enlist(Conn* c, uint8_t which) noexcept nogil
+cdef void unlist(Conn* c) noexcept nogil
 cdef Conn* core_find(Core* core, uint64_t id) noexcept nogil
+cdef void core_wake(Core* core) noexcept nogil
+cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil
+cdef void conn_open(Conn* c, uint32_t keepalive_ms) noexcept nogil
+cdef void conn_park(Conn* c) noexcept nogil
+cdef void conn_ready(Conn* c, uint32_t events) noexcept nogil
+cdef void conn_go_on(Conn* c) noexcept nogil
+cdef void conn_go_on_soon(Conn* c) noexcept nogil
 cdef bint conn_take_packet(Conn* c, uint8_t* first, uint32_t* at, uint32_t* n) noexcept nogil
 cdef void conn_consume(Conn* c, uint32_t n) noexcept nogil
-cdef void conn_open(Conn* c, uint32_t keepalive_ms) noexcept nogil
-cdef void conn_go_on_soon(Conn* c) noexcept nogil
-cdef void conn_park(Conn* c) noexcept nogil
+cdef bint conn_flush(Conn* c) noexcept nogil
 cdef void conn_close(Conn* c, uint8_t reason, bint with_will) noexcept nogil
 cdef void conn_detach(Conn* c) noexcept nogil
+cdef void conn_linger(Conn* c) noexcept nogil
+cdef void conn_reap(Conn* c) noexcept nogil
+cdef void conn_free(Conn* c) noexcept nogil

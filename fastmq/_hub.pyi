@@ -30,7 +30,7 @@ class Hub:
         subscriptions_max: int = 0,
         connections_max: int = 0,
         memory_max: int = 0,
-        slow_after_ms: int = 200,
+        slow_after_ms: int = 1000,
         connect_timeout_ms: int = 15000,
         strategy: str = "round_robin",
         group_queue_max: int = 10000,

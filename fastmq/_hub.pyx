@@ -8,9 +8,8 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fastmq._conn cimport (
-    Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park, conn_take_packet,
-    core_advance, core_clock, core_close, core_find, core_finish, core_go_on, core_listen, core_open, core_read,
-    core_unlisten, core_wake,
+    Conn, Core, Gone, NOT_LISTED, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
+    conn_take_packet, core_find, core_wake, unlist,
 )
 from fastmq._link cimport link_reserve, link_set_aliases
 from fastmq._message cimport message_new
@@ -21,6 +20,9 @@ from fastmq._session cimport (
 )
 from fastmq._share cimport Strategy
 from fastmq._tap cimport Tap, tap_make, taps_notify
+from fastmq._turn cimport (
+    core_advance, core_clock, core_close, core_finish, core_go_on, core_listen, core_open, core_read, core_unlisten,
+)
 from fastmq._wire cimport AUTH, Publish, SESSION_TAKEN_OVER, check_topic_name, get_varint, hash_bytes, parse_publish
 
 from fastmq._codec import decode
@@ -86,7 +88,7 @@ cdef class Hub:
         bint shared_available=True, bint ids_available=True, uint32_t queue_max=1000,
         int64_t queue_bytes_max=1 << 20, bint qos0_offline=False, bint drop_oldest=False,
         uint32_t expiry_max_s=604800, uint32_t subscriptions_max=0, uint32_t connections_max=0,
-        int64_t memory_max=0, uint32_t slow_after_ms=200, uint32_t connect_timeout_ms=15000,
+        int64_t memory_max=0, uint32_t slow_after_ms=1000, uint32_t connect_timeout_ms=15000,
         str strategy="round_robin", uint32_t group_queue_max=10000, int64_t group_queue_bytes_max=1 << 24,
         uint32_t retained_max=0, int64_t retained_bytes_max=0, uint32_t retained_payload_max=0,
     ) -> None:
@@ -112,6 +114,9 @@ cdef class Hub:
         core.protocol.ids_available = ids_available
         core.sessions.queue_max = queue_max
         core.sessions.queue_bytes_max = queue_bytes_max
+        # A limit may be large for the sake of clients that are away; one that is here needs no such backlog.
+        core.sessions.queue_soft = min(queue_max // 2, 4096)
+        core.sessions.queue_bytes_soft = min(queue_bytes_max // 2, 4 << 20)
         core.sessions.qos0_offline = qos0_offline
         core.sessions.drop_oldest = drop_oldest
         core.sessions.expiry_max_s = expiry_max_s
@@ -154,9 +159,9 @@ cdef class Hub:
                 core.router.now_ms = core_clock(core)
                 core.wants_gone = self.on_gone is not None
                 core_read(core)
-            while core.escalated != NULL:
-                while core.escalated != NULL:
-                    self._escalated(core.escalated)
+            while core.escalated.head != NULL:
+                while core.escalated.head != NULL:
+                    self._escalated(core.escalated.head)
                 with nogil:
                     core_go_on(core)
             with nogil:
@@ -184,8 +189,7 @@ cdef class Hub:
         cdef uint8_t first = 0
         cdef uint32_t at = 0, n = 0
         cdef uint64_t id = conn_id(c)
-        core.escalated = c.next
-        c.listed = 0
+        unlist(c)
         if c.closing or not conn_take_packet(c, &first, &at, &n):
             return 0
         body = (<char*> c.rest)[at:at + n]

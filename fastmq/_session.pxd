@@ -66,6 +66,8 @@ cdef struct Sessions:            # all sessions of a worker, by client id
     uint32_t used
     uint32_t queue_max           # messages
     int64_t queue_bytes_max
+    uint32_t queue_soft          # from here on publishers wait for a connected client
+    int64_t queue_bytes_soft
     uint32_t subscriptions_max   # of one session, 0 = no limit
     uint32_t expiry_max_s
     uint8_t qos0_offline

@@ -90,8 +90,7 @@ cdef inline void ask_to_wait(Session* s) noexcept nogil:
     if s.link.slow:
         return
     if (
-        s.link.out_bytes > all.wire.out_soft or s.queue.n * 2 > all.queue_max
-        or s.queue.bytes * 2 > all.queue_bytes_max
+        s.link.out_bytes > all.wire.out_soft or s.queue.n > all.queue_soft or s.queue.bytes > all.queue_bytes_soft
     ):
         all.router.congested = s.link
 

@@ -147,11 +147,11 @@ class LimitsSettings:
     )
     sessions_max: int = setting(0, min=0, max=U32_MAX, help="How many sessions the broker keeps; 0: no limit.")
     slow_after_ms: int = setting(
-        200,
+        1000,
         unit="ms",
         min=0,
         max=60_000,
-        help="How long a subscriber that does not keep up may hold back its publishers before they go on without it.",
+        help="How long a subscriber that takes nothing may hold back its publishers before they go on without it.",
     )
 
 
