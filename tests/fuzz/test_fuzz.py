@@ -7,7 +7,7 @@ from tests.fuzz import broker as over_tcp
 from tests.fuzz import engine as in_process
 
 SEED_BASE = 20_000
-RUNS = 70
+RUNS = 210
 
 
 @pytest.mark.parametrize("hub", range(len(in_process.HUBS)))
