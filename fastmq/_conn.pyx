@@ -142,6 +142,7 @@ cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil:
     event.data.u64 = conn_id(c)
     epoll_ctl(core.epfd, EPOLL_CTL_ADD, fd, &event)
     timer_arm(&core.wheel, &c.timer, core.router.now_ms + core.connect_timeout_ms)
+    charge(&core.router.ledger, <int64_t> sizeof(Conn))
     core.router.stats.connections += 1
     if core.router.stats.connections > core.router.stats.connections_peak:
         core.router.stats.connections_peak = core.router.stats.connections
@@ -201,6 +202,7 @@ cdef void conn_free(Conn* c) noexcept nogil:
     core.free_slots[core.n_free] = c.slot
     core.n_free += 1
     core.router.stats.connections -= 1
+    core.router.ledger.bytes -= <int64_t> sizeof(Conn)
     free(c)
 
 
@@ -297,7 +299,7 @@ cdef void conn_wait(Conn* c, Conn* target) noexcept nogil:
 
 
 cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
-    """Parses and acts on whole packets; returns how many bytes it used. Stops when c is closed, or listed to go on later."""
+    """Parses and acts on whole packets; returns how many bytes it used. Stops when c is closed, or listed for later."""
     cdef Core* core = c.core
     cdef uint32_t at = 0, length = 0
     cdef int used, verdict

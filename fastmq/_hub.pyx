@@ -8,7 +8,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fastmq._conn cimport (
-    Conn, Core, Gone, NOT_LISTED, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
+    Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
     conn_take_packet, core_find, core_wake, unlist,
 )
 from fastmq._link cimport link_reserve, link_set_aliases
@@ -74,7 +74,8 @@ cdef class Hub:
     cdef Core _core
     cdef bint _open
     cdef bint _in_turn
-    cdef public object on_connect  #: Callable[[int, bytes], None], gets the body of CONNECT; answers, now or later, with start or reject
+    #: Callable[[int, bytes], None], gets the body of CONNECT; answers, now or later, with start or reject
+    cdef public object on_connect
     cdef public object on_auth     #: Callable[[int, Auth], None] | None
     cdef public object on_gone     #: Callable[[bytes, int], None] | None: a client's connection ended, with our reason
 
@@ -263,9 +264,9 @@ cdef class Hub:
     ) -> bool | None:
         """Gives the connection its session: takes over from another connection, resumes or starts afresh.
 
-        Returns Session Present, or None when the connection is gone. `will` is an encoded MQTT 5 PUBLISH. A bridge hears
-        nothing of its own, and gets the retain flag as it was published. The caller
-        sends CONNACK with `start` next. MemoryError: there is no room for the session.
+        Returns Session Present, or None when the connection is gone. `will` is an encoded MQTT 5 PUBLISH. A bridge
+        hears nothing of its own, and gets the retain flag as it was published. The caller sends CONNACK
+        with `start` next. MemoryError: there is no room for the session.
         """
         self._check()
         cdef Core* core = &self._core

@@ -3,7 +3,7 @@
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcpy, memset
 
-from fastmq._message cimport charge, message_size, message_unref
+from fastmq._message cimport charge, message_unref
 
 
 cdef bint delivery_ids(Delivery* d, const uint32_t* ids, uint32_t n) noexcept nogil:
@@ -213,7 +213,7 @@ cdef bint receive_has(ReceiveSet* set, uint16_t packet_id) noexcept nogil:
 
 
 cdef bint receive_drop(ReceiveSet* set, uint16_t packet_id) noexcept nogil:
-    """True if the id was there. An emptied page is kept when it is the only one, so that a steady flow never allocates."""
+    """True if the id was there. An emptied page is kept when it is the only one: a steady flow never allocates."""
     cdef uint32_t page = packet_id >> 12, bit = packet_id & 4095
     if not receive_has(set, packet_id):
         return False

@@ -193,7 +193,9 @@ cdef bint alias_learn(Link* l, Alias* a, const uint8_t* topic, uint32_t n, uint3
 
 
 cdef bint link_fits(Link* l, uint32_t remaining) noexcept nogil:
-    """Whether a packet of this Remaining Length is within the client's Maximum Packet Size [MQTT-3.1.2-24]."""
+    """Whether a packet of this Remaining Length exists and is within the client's Maximum Packet Size [MQTT-3.1.2-24]."""
+    if remaining > 268435455:
+        return False
     return l.packet_max == 0 or 1 + varint_size(remaining) + remaining <= l.packet_max
 
 
@@ -208,7 +210,6 @@ cdef bint link_publish(
     cdef uint32_t remaining = 2 + p.topic_len + p.payload_len + (2 if qos else 0)
     cdef uint32_t props = 0, i, topic_len = p.topic_len, copied = p.payload_len
     cdef Alias* alias = NULL
-    cdef bint known = False
     cdef uint8_t* out
     if l.version == 5:
         props = p.props_len + (5 if p.has_expiry else 0)
@@ -217,7 +218,6 @@ cdef bint link_publish(
         if l.aliases != NULL and ALIAS_TOPIC_MIN <= p.topic_len <= ALIAS_TOPIC_MAX:
             alias = alias_find(l.aliases, p.topic, p.topic_len, hash)
             if alias.number:
-                known = True
                 remaining -= topic_len
                 topic_len = 0
                 props += 3

@@ -54,5 +54,6 @@ cdef inline void message_unref(Message* m) noexcept nogil:
 cdef inline bint message_expired(const Message* m, int64_t now_ms) noexcept nogil:
     return m.expires_ms != 0 and m.expires_ms <= now_ms
 
-cdef Message* message_new(Ledger* ledger, const Publish* p, uint32_t hash, uint64_t origin, int64_t now_ms) noexcept nogil
+cdef Message* message_new(Ledger* ledger, const Publish* p, uint32_t hash, uint64_t origin,
+                          int64_t now_ms) noexcept nogil
 cdef void message_free(Message* m) noexcept nogil

@@ -4,7 +4,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 
-cdef Message* message_new(Ledger* ledger, const Publish* p, uint32_t hash, uint64_t origin, int64_t now_ms) noexcept nogil:
+cdef Message* message_new(Ledger* ledger, const Publish* p, uint32_t hash, uint64_t origin,
+                          int64_t now_ms) noexcept nogil:
     """A message that owns copies of the borrowed parts, with one reference for the caller. NULL: out of memory."""
     cdef size_t size = sizeof(Message) + p.topic_len + p.props_len + p.payload_len
     cdef Message* m = <Message*> malloc(size)

@@ -19,7 +19,7 @@ from fastmq._wire cimport (
     PROP_USER_PROPERTY, PROTOCOL_ERROR, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish, QOS_NOT_SUPPORTED,
     QUOTA_EXCEEDED, RECEIVE_MAXIMUM_EXCEEDED, RETAIN_NOT_SUPPORTED, SHARED_NOT_SUPPORTED, SUBSCRIBE,
     SUBSCRIPTION_IDS_NOT_SUPPORTED, TOPIC_ALIAS_INVALID, TOPIC_FILTER_INVALID, UNSPECIFIED, UNSUBSCRIBE,
-    WILDCARDS_NOT_SUPPORTED, be16, be32, check_filter, check_topic_name, get_varint, hash_bytes, parse_publish, put16,
+    WILDCARDS_NOT_SUPPORTED, be16, be32, check_filter, check_topic_name, get_varint, parse_publish, put16,
     put_varint, skip_property, utf8_valid, varint_size,
 )
 
@@ -209,8 +209,8 @@ cdef int on_ack(Peer* c, uint8_t kind, const uint8_t* body, uint32_t n) noexcept
 
 cdef int parse_filters(Peer* c, uint8_t* body, uint32_t n, bint options, uint32_t* first, uint32_t* count,
                        uint32_t* sub_id) noexcept nogil:
-    """Checks a SUBSCRIBE or UNSUBSCRIBE as far as it could be malformed; nothing is done before all of it is checked."""
-    cdef uint32_t at = 2, length, allowed_id
+    """Checks a SUBSCRIBE or UNSUBSCRIBE as far as it could be malformed; nothing is done before all is checked."""
+    cdef uint32_t at = 2, length
     cdef int used
     cdef uint64_t allowed = <uint64_t> 1 << PROP_USER_PROPERTY
     cdef uint8_t option

@@ -24,7 +24,7 @@ cdef struct Stats:               # counted since the start; metrics and $SYS rea
     uint64_t publish_bytes_sent
     uint64_t publish_dropped     # all the reasons below
     uint64_t dropped_queue_full
-    uint64_t dropped_output_full # QoS 0 to a connection that does not drain
+    uint64_t dropped_output_full  # QoS 0 to a connection that does not drain
     uint64_t dropped_too_large   # above the client's Maximum Packet Size
     uint64_t dropped_expired
     uint64_t dropped_memory

@@ -109,7 +109,7 @@ cdef bint more_id(Router* r, Hit* hit, uint32_t id) noexcept nogil:
 
 
 cdef bint gather(Router* r, Filter* f, uint64_t origin, uint32_t* n) noexcept nogil:
-    """Adds a filter's subscribers to the hits: each once, at its highest QoS, with all its identifiers [MQTT-3.3.4-2]."""
+    """Adds a filter's subscribers to the hits: each once, at its highest QoS, with all identifiers [MQTT-3.3.4-2]."""
     cdef Subscription** subs = filter_subs(f)
     cdef Subscription* s
     cdef Subscriber* who

@@ -1,14 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """See _session.pxd. Rules: MQTT 5, sections 3.1.2.11, 3.3, 4.1, 4.3, 4.4, 4.6, 4.9."""
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from fastmq._inflight cimport (
     AWAIT_PUBACK, AWAIT_PUBCOMP, AWAIT_PUBREC, Delivery, FREE, delivery_ids, delivery_release, queue_at, queue_clear,
     queue_pop, queue_push, receive_free, window_clear, window_finish, window_get, window_ordered, window_take,
 )
 from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_publish
-from fastmq._message cimport message_expired, message_ref, message_size, message_unref
+from fastmq._message cimport charge, message_expired, message_ref, message_size, message_unref
 from fastmq._retain cimport retained_find, retained_get
 from fastmq._router cimport Pub, message_parts, pub_message, router_publish
 from fastmq._share cimport (
@@ -20,9 +20,7 @@ from fastmq._trie cimport (
     trie_remove_all,
 )
 from fastmq._wheel cimport timer_arm, timer_cancel
-from fastmq._wire cimport (
-    NO_SUBSCRIPTION_EXISTED, PACKET_ID_NOT_FOUND, Publish, QUOTA_EXCEEDED, UNSPECIFIED, hash_bytes,
-)
+from fastmq._wire cimport PACKET_ID_NOT_FOUND, Publish, QUOTA_EXCEEDED, hash_bytes
 
 
 # -- delivery ----------------------------------------------------------------------------------------------------------
@@ -270,7 +268,7 @@ cdef bint session_puback(Session* s, uint16_t packet_id) noexcept nogil:
 
 
 cdef int session_pubrec(Session* s, uint16_t packet_id, uint8_t reason) noexcept nogil:
-    """0: answer with PUBREL; -1: the client refused, the delivery is over [MQTT-4.3.3-5]; else the reason for PUBREL."""
+    """0: answer with PUBREL; -1: the client refused, delivery is over [MQTT-4.3.3-5]; else the reason for PUBREL."""
     cdef Delivery* d = window_get(&s.window, packet_id)
     if d == NULL or d.state == AWAIT_PUBACK:
         return PACKET_ID_NOT_FOUND
@@ -306,7 +304,8 @@ cdef Member* membership(Session* s, const uint8_t* text, uint32_t n) noexcept no
     return m
 
 
-cdef int share(Session* s, const uint8_t* text, uint32_t n, uint32_t filter_at, uint8_t options, uint32_t id) noexcept nogil:
+cdef int share(Session* s, const uint8_t* text, uint32_t n, uint32_t filter_at, uint8_t options,
+               uint32_t id) noexcept nogil:
     cdef Member* m = membership(s, text, n)
     cdef Group* g
     if m == NULL:
@@ -489,6 +488,7 @@ cdef Session* session_new(Sessions* all, const uint8_t* client_id, uint32_t n) n
     all.slots[at] = s
     all.used += 1
     all.router.stats.sessions += 1
+    charge(&all.router.ledger, <int64_t> sizeof(Session) + n)
     return s
 
 
@@ -509,6 +509,7 @@ cdef void session_forget(Session* s) noexcept nogil:
     all.slots[hole] = NULL
     all.used -= 1
     all.router.stats.sessions -= 1
+    all.router.ledger.bytes -= <int64_t> sizeof(Session) + s.id_len
 
 
 cdef void session_drop_will(Session* s) noexcept nogil:
@@ -550,7 +551,7 @@ cdef void session_attach(Session* s, Link* link) noexcept nogil:
 
 
 cdef void give_back(Session* s, bint to_all) noexcept nogil:
-    """Returns unacknowledged QoS 1 messages of shared groups: when the session ends, or when others are there to take them.
+    """Returns unacknowledged QoS 1 messages of shared groups: when the session ends, or others are there to take them.
 
     QoS 2 stays with its member, or dies with it [MQTT-4.8.2-4] [MQTT-4.8.2-5].
     """

@@ -264,7 +264,7 @@ cdef bint group_pull(Group* g, Member* m) noexcept nogil:
 
 
 cdef void group_give_back(Group* g, Delivery* d) noexcept nogil:
-    """Puts a message that a leaving member did not acknowledge back to the front, and to the others if they can take it.
+    """Puts a message that a leaving member did not acknowledge back to the front, and to others if they can take it.
 
     Takes over what the delivery holds. The queue's limit does not apply: the message was inside it before.
     """

@@ -3,15 +3,13 @@
 cimport cython
 from libc.stdlib cimport calloc, free
 
-from fastmq._inflight cimport Delivery, delivery_ids, delivery_release, queue_at, queue_clear, queue_pop, queue_push
-from fastmq._message cimport (
-    Message, message_expired, message_payload, message_ref, message_size, message_topic, message_unref,
-)
+from fastmq._inflight cimport Delivery, delivery_release, queue_at, queue_clear, queue_pop, queue_push
+from fastmq._message cimport Message, message_expired, message_ref, message_size, message_unref
 from fastmq._retain cimport Found, retained_find
 from fastmq._router cimport Pub, message_parts, pub_message
 from fastmq._share cimport share_prefix
 from fastmq._trie cimport trie_add, trie_find_owned, trie_remove, trie_remove_all
-from fastmq._wire cimport PROP_MESSAGE_EXPIRY, Publish, check_filter, put32, put_varint
+from fastmq._wire cimport PROP_MESSAGE_EXPIRY, Publish, check_filter, put32
 
 
 cdef void tap_queue(TapState* t, Message* m, uint8_t qos, bint retain) noexcept nogil:
@@ -118,7 +116,8 @@ cdef class Tap:
             raise ValueError(f"{topic_filter!r} is not a topic filter that a tap can subscribe to")
         if self._state == NULL or self._state.taps == NULL:
             raise ValueError("the tap is closed")
-        if trie_add(self._state.taps.router.trie, &self._state.base.owner, p, n, <uint8_t> (qos | 8), 0, &is_new) == NULL:
+        if trie_add(self._state.taps.router.trie, &self._state.base.owner, p, n, <uint8_t> (qos | 8), 0,
+                    &is_new) == NULL:
             raise MemoryError("no memory for a subscription")
         if not retained:
             return

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """See _trie.pxd. Matching rules: MQTT 5, section 4.7; `topics.matches` is the slow readable oracle."""
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from fastmq._wire cimport hash_bytes
 
@@ -110,7 +110,8 @@ cdef Level* level_find(TrieState* t, const uint8_t* text, uint32_t n, uint32_t h
     at = hash & t.levels.mask
     while t.levels.slots[at]:
         level = <Level*> unpack(t.levels.slots[at])
-        if may_be(t.levels.slots[at], hash) and level.hash == hash and level.len == n and memcmp(level_text(level), text, n) == 0:
+        if (may_be(t.levels.slots[at], hash) and level.hash == hash and level.len == n
+                and memcmp(level_text(level), text, n) == 0):
             return level
         at = (at + 1) & t.levels.mask
     return NULL
@@ -327,7 +328,7 @@ cdef Subscription* trie_find_owned(TrieState* t, Owner* owner, const uint8_t* te
 cdef Subscription* trie_add(
     TrieState* t, Owner* owner, const uint8_t* text, uint32_t n, uint8_t options, uint32_t id, bint* is_new
 ) noexcept nogil:
-    """Subscribes, or replaces the options of the same subscription [MQTT-3.8.4-3]. NULL: out of memory, nothing changed."""
+    """Subscribes, or replaces the options of the same one [MQTT-3.8.4-3]. NULL: out of memory, nothing changed."""
     cdef Subscription* s = trie_find_owned(t, owner, text, n)
     cdef uint32_t hash, cap
     cdef Filter* f

@@ -52,8 +52,8 @@ cdef void pause_accepting(Core* core) noexcept nogil:
 
 
 cdef void accept_some(Core* core, int fd, uint16_t listener) noexcept nogil:
-    cdef int peer, i, on = 1
-    for i in range(ACCEPT_MAX):
+    cdef int peer, _, on = 1
+    for _ in range(ACCEPT_MAX):
         peer = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if peer < 0:
             if errno != EAGAIN and errno != EINTR and errno != ECONNABORTED:

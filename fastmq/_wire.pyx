@@ -135,7 +135,7 @@ cdef int parse_properties(uint8_t* p, uint32_t n, Publish* out) noexcept nogil:
             return MALFORMED
         if kind != PROP_USER_PROPERTY:
             if kind not in (0x01, 0x02, 0x03, 0x08, 0x09, 0x23):
-                # Foreign ones are malformed (section 2.2.2.2); a subscription id is not a client's to send [MQTT-3.3.4-6].
+                # Foreign ones are malformed (section 2.2.2.2); a subscription id is not a client's [MQTT-3.3.4-6].
                 return PROTOCOL_ERROR if kind == PROP_SUBSCRIPTION_ID else MALFORMED
             bit = 1 << (kind & 31) if kind < 32 else 1 << 31
             if seen & bit:

@@ -10,7 +10,15 @@ from typing import Protocol, runtime_checkable
 from fastmq.packets import Properties
 from fastmq.reasons import Reason
 
-__all__ = ["Authentication", "Authenticator", "BrokerPort", "Credentials", "EnhancedAuthenticator", "Exchange", "Message"]
+__all__ = [
+    "Authentication",
+    "Authenticator",
+    "BrokerPort",
+    "Credentials",
+    "EnhancedAuthenticator",
+    "Exchange",
+    "Message",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ class Handshake:
     def on_connect(self, conn: int, body: bytes) -> None:
         """Called by the hub, in its turn."""
         at = 2 + int.from_bytes(body[:2], "big")
-        is_bridge = len(body) > at and body[at] in (0x83, 0x84)  # 3 and 4 with RSMB's bridge bit, as Mosquitto sends them
+        # 3 and 4 with RSMB's bridge bit, as Mosquitto sends them
+        is_bridge = len(body) > at and body[at] in (0x83, 0x84)
         if is_bridge:
             body = body[:at] + bytes((body[at] & 0x7F,)) + body[at + 1 :]
         try:
@@ -89,9 +90,9 @@ class Handshake:
         if will is not None and will.topic.startswith("$SYS/") and not will.topic.startswith(BRIDGE_STATE):
             raise Refusal(Reason.NOT_AUTHORIZED)
         sessions_max = self._config.limits.sessions_max
-        if sessions_max and self._hub.stats()["sessions"] >= sessions_max:
-            if not self._hub.has_session(connect.client_id.encode()):
-                raise Refusal(Reason.QUOTA_EXCEEDED)
+        is_full = sessions_max and self._hub.stats()["sessions"] >= sessions_max
+        if is_full and not self._hub.has_session(connect.client_id.encode()):
+            raise Refusal(Reason.QUOTA_EXCEEDED)
 
     def _credentials(self, conn: int, connect: Connect) -> Credentials:
         return Credentials(
