@@ -116,12 +116,14 @@ class Worker:
         self.hub.close_all(Reason.SERVER_SHUTTING_DOWN)
         self.hub.on_ready()
         # One more moment in which clients read their DISCONNECT and close: a reset could overtake it.
-        for _ in range(10):
-            if self.hub.stats()["connections"] == 0:
-                break
-            await asyncio.sleep(0.01)
-        loop.remove_reader(self.hub.fileno())
-        self.hub.close()
+        try:
+            for _ in range(10):
+                if self.hub.stats()["connections"] == 0:
+                    break
+                await asyncio.sleep(0.01)
+        finally:
+            loop.remove_reader(self.hub.fileno())
+            self.hub.close()
 
     def publish(self, message: Message) -> int:
         """Routes a message as the broker's own; returns how many subscribers matched.
