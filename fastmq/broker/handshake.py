@@ -1,4 +1,4 @@
-"""CONNECT: from its bytes to an open session or a CONNACK that says why not. MQTT 5 section 3.1, MQTT 3.1.1 section 3.1.
+"""CONNECT: from its bytes to an open session, or a CONNACK that says why not. MQTT 5 and 3.1.1, section 3.1.
 
 Without authenticators everything happens at once; with them the connection is parked until they have answered.
 """
