@@ -14,7 +14,7 @@ from fastmq._conn cimport (
 from fastmq._link cimport link_reserve, link_set_aliases
 from fastmq._message cimport message_new
 from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, peer_session
-from fastmq._router cimport router_publish
+from fastmq._router cimport router_full, router_publish
 from fastmq._session cimport (
     Session, session_attach, session_end, session_find, session_id, session_new, session_resume,
 )
@@ -86,7 +86,7 @@ cdef class Hub:
     def __init__(
         self, *, uint32_t packet_max, uint32_t output_max, uint16_t receive_max=1024, uint16_t alias_max=64,
         uint32_t levels_max=128, uint8_t qos_max=2, bint retain_available=True, bint wildcard_available=True,
-        bint shared_available=True, bint ids_available=True, uint32_t queue_max=1000,
+        bint shared_available=True, bint ids_available=True, bint check_payload=False, uint32_t queue_max=1000,
         int64_t queue_bytes_max=1 << 20, bint qos0_offline=False, bint drop_oldest=False,
         uint32_t expiry_max_s=604800, uint32_t subscriptions_max=0, uint32_t connections_max=0,
         int64_t memory_max=0, uint32_t slow_after_ms=1000, uint32_t connect_timeout_ms=15000,
@@ -113,6 +113,7 @@ cdef class Hub:
         core.protocol.wildcard_available = wildcard_available
         core.protocol.shared_available = shared_available
         core.protocol.ids_available = ids_available
+        core.protocol.check_payload = check_payload
         core.sessions.queue_max = queue_max
         core.sessions.queue_bytes_max = queue_bytes_max
         # A limit may be large for the sake of clients that are away; one that is here needs no such backlog.
@@ -434,6 +435,11 @@ cdef class Hub:
                     s.queue.n, s.window.used, s.dropped, s.base.owner.n,
                 ))
         return out
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the memory limit is reached: no new work is taken on."""
+        return router_full(self._core.router)
 
     @property
     def now_ms(self) -> int:

@@ -32,6 +32,7 @@ cdef struct Protocol:            # settings that packets are held to; one per wo
     uint8_t wildcard_available
     uint8_t shared_available
     uint8_t ids_available
+    uint8_t check_payload        # whether a payload that is said to be UTF-8 is looked at
 
 cdef struct InboundAlias:
     uint8_t* topic               # owned; NULL = not set

@@ -15,7 +15,7 @@ from fastmq._share cimport share_prefix
 from fastmq._trie cimport OPT_NO_LOCAL, OPT_RETAIN_AS_PUBLISHED
 from fastmq._wire cimport (
     AUTH, CONNECT, DISCONNECT, MALFORMED, NOT_AUTHORIZED, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED,
-    PACKET_ID_NOT_FOUND, PACKET_TOO_LARGE, PINGREQ, PROP_REASON_STRING, PROP_SESSION_EXPIRY, PROP_SUBSCRIPTION_ID,
+    PACKET_ID_NOT_FOUND, PACKET_TOO_LARGE, PAYLOAD_FORMAT_INVALID, PINGREQ, PROP_REASON_STRING, PROP_SESSION_EXPIRY, PROP_SUBSCRIPTION_ID,
     PROP_USER_PROPERTY, PROTOCOL_ERROR, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish, QOS_NOT_SUPPORTED,
     QUOTA_EXCEEDED, RECEIVE_MAXIMUM_EXCEEDED, RETAIN_NOT_SUPPORTED, SHARED_NOT_SUPPORTED, SUBSCRIBE,
     SUBSCRIPTION_IDS_NOT_SUPPORTED, TOPIC_ALIAS_INVALID, TOPIC_FILTER_INVALID, UNSPECIFIED, UNSUBSCRIBE,
@@ -101,6 +101,10 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
         r.stats.dropped_denied += 1
         r.stats.publish_dropped += 1
         subscribers, reason = 0, NOT_AUTHORIZED
+    elif p.utf8_payload and c.protocol.check_payload and not utf8_valid(p.payload, p.payload_len):
+        r.stats.dropped_denied += 1
+        r.stats.publish_dropped += 1
+        subscribers, reason = 0, PAYLOAD_FORMAT_INVALID
     elif router_full(r):
         if p.qos and c.link.version < 5:  # no way to refuse it: it stays unread until there is room
             r.stats.publish_received -= 1

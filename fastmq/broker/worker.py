@@ -48,6 +48,7 @@ def make_hub(config: Config) -> Hub:
         wildcard_available=mqtt.wildcard_available,
         shared_available=mqtt.shared_available,
         ids_available=mqtt.subscription_id_available,
+        check_payload=mqtt.check_payload_format,
         queue_max=queue.messages_max,
         queue_bytes_max=queue.bytes_max,
         qos0_offline=queue.qos0_offline,

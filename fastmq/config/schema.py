@@ -96,6 +96,9 @@ class MqttSettings:
     wildcard_available: bool = setting(True, help="Whether clients may subscribe with `+` and `#`.")
     shared_available: bool = setting(True, help="Whether clients may subscribe to `$share/group/filter`.")
     subscription_id_available: bool = setting(True, help="Whether clients may give their subscriptions identifiers.")
+    check_payload_format: bool = setting(
+        False, help="Whether a payload that its publisher calls UTF-8 is refused (0x99) when it is not."
+    )
     connect_timeout_s: float = setting(
         15.0, unit="s", min=0.1, max=3600.0, help="A connection whose CONNECT is not complete by then is closed."
     )
