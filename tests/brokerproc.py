@@ -167,13 +167,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_fastmq(settings: Mapping[str, Setting] | None = None, extra_args: Sequence[str] = ()) -> BrokerProcess:
-    """`settings` are dotted keys of the configuration, for instance {"mqtt.maximum_qos": 1}."""
+def start_fastmq(settings: Mapping[str, Setting] | None = None, program: str = "") -> BrokerProcess:
+    """`settings` are dotted keys of the configuration, for instance {"mqtt.maximum_qos": 1}.
+
+    `program` is a module that runs fastmq in a way that no setting can, and says on stderr where it listens.
+    """
     env = {key: value for key, value in os.environ.items() if not key.startswith("FASTMQ_")}
     for key, value in (settings or {}).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         env["FASTMQ_" + key.upper().replace(".", "__")] = text
-    command = [sys.executable, "-m", "fastmq", "serve", "--listen", f"tcp://{HOST}:0", *extra_args]
+    fastmq = ["fastmq", "serve", "--listen", f"tcp://{HOST}:0"]
+    command = [sys.executable, "-m", *([program] if program else fastmq)]
     return BrokerProcess("fastmq", command, env, rf"listening on tcp://{re.escape(HOST)}:(\d+)")
 
 
@@ -215,23 +219,30 @@ def start_mosquitto(
 
 
 @contextlib.contextmanager
+def ended_cleanly(broker: BrokerProcess) -> Iterator[BrokerProcess]:
+    """The broker for the length of a block; its clean end is asserted, also after a failed block."""
+    try:
+        yield broker
+    except BaseException as error:
+        if broker.is_running():
+            with contextlib.suppress(AssertionError):
+                broker.stop()
+        broker.kill()
+        error.add_note(f"--- log of {broker.name} ---\n{broker.log_text()[-4000:]}")
+        raise
+    try:
+        broker.stop()
+    finally:
+        broker.kill()
+
+
+@contextlib.contextmanager
 def running_broker(settings: Mapping[str, Setting] | None = None, kind: str = "fastmq") -> Iterator[BrokerProcess]:
-    """A fresh broker for the length of a block; its clean end is asserted, also after a failed block."""
+    """A fresh broker, `fastmq` or `mosquitto`, for the length of a block."""
     with tempfile.TemporaryDirectory(prefix="fastmq-test-") as folder:
-        broker = start_mosquitto(settings, Path(folder)) if kind == "mosquitto" else start_fastmq(settings)
-        try:
+        started = start_mosquitto(settings, Path(folder)) if kind == "mosquitto" else start_fastmq(settings)
+        with ended_cleanly(started) as broker:
             yield broker
-        except BaseException as error:
-            if broker.is_running():
-                with contextlib.suppress(AssertionError):
-                    broker.stop()
-            broker.kill()
-            error.add_note(f"--- log of {broker.name} ---\n{broker.log_text()[-4000:]}")
-            raise
-        try:
-            broker.stop()
-        finally:
-            broker.kill()
 
 
 def await_condition(condition: Callable[[], bool], timeout_s: float = 5.0, what: str = "") -> None:

@@ -1,4 +1,4 @@
-"""A broker with one method of enhanced authentication, CHALLENGE; run as `python -m tests.spec.challenging PORT`.
+"""A broker with one method of enhanced authentication, CHALLENGE; run as `python -m tests.spec.challenging`.
 
 The client sends any data, gets b"who?", answers b"me" and gets b"welcome"; b"slow" as data needs a second question.
 """
@@ -39,14 +39,15 @@ class Method:
         return Challenge()
 
 
-async def main(port: int) -> None:
-    worker = Worker(Config(listen=(Listener("tcp", "127.0.0.1", port),)), enhanced=[Method()])
+async def main() -> None:
+    worker = Worker(Config(listen=(Listener("tcp", "127.0.0.1", 0),)), enhanced=[Method()])
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await worker.start()
+    print(f"listening on {worker.listeners[0]}", file=sys.stderr)
     await stop.wait()
     await worker.stop()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main())
