@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -341,12 +342,10 @@ def test_a_retained_message_that_was_replaced_before_its_turn_is_skipped(join: C
 def test_full_memory_refuses_and_recovers() -> None:
     settings: dict[str, Setting] = {"limits.memory_max_bytes": 3_000_000, "queue.bytes_max": 2**40}
     with served({**settings, "queue.messages_max": 10**6}) as join:
-        away = join(client_id="away", props=[(p.SESSION_EXPIRY, 60)])
-        away.subscribe(("t", 1))
-        away.disconnect()
-        listener = join()
+        hoarder = join(props=[(p.RECEIVE_MAXIMUM, 1)])
+        hoarder.subscribe(("t", 1))
+        listener, publisher, old = join(), join(), join(4)
         listener.subscribe(("qos 0", 0))
-        publisher = join()
         codes = [publisher.publish("t", bytes(10_000), qos=1) for _ in range(400)]
         assert codes[0] == 0
         assert codes[-1] == 0x97
@@ -355,18 +354,34 @@ def test_full_memory_refuses_and_recovers() -> None:
         publisher.publish("qos 0", b"x")
         assert payloads(listener) == []
         assert publisher.subscribe(("other", 1)).codes == [0x97]
-        old = join(4)
+        assert publisher.unsubscribe("other").codes == [0x11]
+        assert join.dial(5).connect("new").code == 0x97
+        assert join.dial(4).connect("new").code == 3
         old.send(encode.publish(4, "t", b"held", qos=1, packet_id=7))
         with pytest.raises(TimeoutError):
             old.recv(0.3)
-        join(client_id="away").disconnect()  # a clean start: the queue goes
+        hoarder.drop()  # its session ends, and its queue with it
         assert old.expect(Ack).packet_id == 7
         assert publisher.publish("t", b"x", qos=1) == 0x10
+
+
+def test_a_reader_that_lags_loses_nothing(topic: str) -> None:
+    with served({"limits.output_max_bytes": 65_536, "limits.slow_after_ms": 5000}) as join:
+        reader, publisher = join(), join()
+        reader.subscribe((topic, 0))
+        numbers = [b"%05d" % i for i in range(1000)]
+        packets = [encode.publish(5, topic, number + bytes(20_000)) for number in numbers]
+        flood = threading.Thread(target=publisher.send, args=packets)
+        flood.start()
+        time.sleep(0.5)  # more than the kernel's buffers hold comes meanwhile; less than limits.slow_after_ms
+        assert [reader.receive().payload[:5] for _ in numbers] == numbers
+        flood.join()
 
 
 def test_a_subscriber_that_does_not_read_costs_its_limits_and_holds_nobody_for_long(topic: str) -> None:
     settings: dict[str, Setting] = {
         "limits.output_max_bytes": 65_536,
+        "limits.slow_after_ms": 200,
         "queue.messages_max": 20,
         "systopics.interval_s": 1,
     }
