@@ -6,12 +6,15 @@ log.rarely("warning", "accept", "cannot accept a connection", error=error)     #
 """
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
 
 ROOT: Final = "fastmq"
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@,+-]+").fullmatch  # the common case of a word that needs no quotes
 RARELY_S: Final = 10.0
 """How long `rarely` stays silent about one key."""
 RARE_KEYS_MAX: Final = 1024
@@ -63,8 +66,13 @@ class Log:
         self._write(_NUMBERS[level], event, fields)
 
     def _write(self, level: int, event: str, fields: dict[str, object], *, with_traceback: bool = False) -> None:
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", event, exc_info=with_traceback, extra={"fields": fields})
+        logger = self._logger
+        if logger.isEnabledFor(level):
+            # Not logger.log(): that walks the stack for a file and a line that no formatter here shows.
+            trace = sys.exc_info() if with_traceback else None
+            record = logging.LogRecord(logger.name, level, "", 0, event, None, trace)
+            record.fields = fields
+            logger.handle(record)
 
 
 def get(name: str = "") -> Log:
@@ -111,9 +119,13 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+@lru_cache(4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _timestamp(record: logging.LogRecord) -> str:
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{seconds}.{int(record.msecs):03d}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
 
 
 def _room(record: logging.LogRecord) -> str:
@@ -128,6 +140,8 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 def _quoted(value: object) -> str:
     """As it is when that is one plain word; else in quotes, escaped, so that no client id can forge a line."""
     text = str(value)
+    if _PLAIN(text):
+        return text
     if text and text.isprintable() and not any(mark in text for mark in ' "=\\'):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').translate(_ESCAPES) + '"'
