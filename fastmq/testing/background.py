@@ -194,6 +194,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         left = asyncio.all_tasks(loop)  # of authenticators, for instance
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
     finally:
         loop.close()
