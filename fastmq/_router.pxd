@@ -11,7 +11,7 @@ from fastmq._trie cimport Owner, TrieState
 from fastmq._wire cimport Publish
 
 cdef enum:
-    IMAGE_MAX = 512              # packets up to this size are encoded once and copied; above, payloads are shared
+    IMAGE_MAX = 512              # bytes; packets up to this size are encoded once and copied, see SHARE_MIN for larger ones
 
 cdef struct Stats:               # counted since the start; metrics and $SYS read them
     uint64_t packets_received

@@ -89,12 +89,10 @@ class Handshake:
             raise Refusal(Reason.RETAIN_NOT_SUPPORTED)  # [MQTT-3.2.2-13]
         if will is not None and will.topic.startswith("$SYS/") and not will.topic.startswith(BRIDGE_STATE):
             raise Refusal(Reason.NOT_AUTHORIZED)
-        if self._hub.is_full:
-            raise Refusal(Reason.QUOTA_EXCEEDED)
         sessions_max = self._config.limits.sessions_max
-        is_full = sessions_max and self._hub.stats()["sessions"] >= sessions_max
+        is_full = self._hub.is_full or (sessions_max and self._hub.stats()["sessions"] >= sessions_max)
         if is_full and not self._hub.has_session(connect.client_id.encode()):
-            raise Refusal(Reason.QUOTA_EXCEEDED)
+            raise Refusal(Reason.QUOTA_EXCEEDED)  # who has a session may come and drain its queue
 
     def _credentials(self, conn: int, connect: Connect) -> Credentials:
         return Credentials(
