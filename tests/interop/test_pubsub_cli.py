@@ -32,7 +32,7 @@ PROPERTIES = [
     *("-D", "publish", "response-topic", "answer/here"),
     *("-D", "publish", "correlation-data", "c-1"),
     *("-D", "publish", "payload-format-indicator", "1"),
-    *("-D", "publish", "message-expiry-interval", "1000"),
+    *("-D", "publish", "message-expiry-interval", "5000"),
 ]
 
 
@@ -50,7 +50,10 @@ def mosquitto() -> Iterator[BrokerProcess]:
 
 
 def without_time(text: bytes) -> bytes:
-    return re.sub(rb'"tst":(\t?)"[^"]+"', rb'"tst":\1""', text)
+    """Without the seconds that pass between two programs: the time of arrival, and what is left of the expiry."""
+    text = re.sub(rb'"tst":(\t?)"[^"]+"', rb'"tst":\1""', text)
+    text = re.sub(rb"T\d\d:\d\d:\d\d", b"T", text)
+    return re.sub(rb"49[89]\d", b"5000", text)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -96,9 +99,10 @@ def test_sub_prints_what_mosquitto_sub_prints(mosquitto: BrokerProcess, topic: s
         )
     identifier = ["-D", "subscribe", "subscription-identifier", "77"] if version == "5" else []
     asked = ["-V", version, "-q", "1", "-t", topic + "/#", *identifier, "-W", "5", "-C", str(len(payloads))]
+    before = printed(mosquitto_sub(mosquitto, *asked, *FORMATS[shape]))
     ours = printed(sub(mosquitto, *asked, *FORMATS[shape]))
-    theirs = printed(mosquitto_sub(mosquitto, *asked, *FORMATS[shape]))
-    assert without_time(ours) == without_time(theirs)
+    after = printed(mosquitto_sub(mosquitto, *asked, *FORMATS[shape]))
+    assert without_time(ours) in (without_time(before), without_time(after))  # the hour may end between the two
 
 
 @pytest.mark.parametrize("version", VERSIONS)
