@@ -67,7 +67,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	FASTMQ_ENGINE=0 $(PIP) install --no-build-isolation -e '.[dev]'
 	touch $@
 
-$(VENV)/.provisioned: tests/provision.sh $(wildcard tests/interop/node/package-lock.json)
+$(VENV)/.provisioned: tests/provision.sh tests/interop/node/package.json tests/interop/node/package-lock.json
 	bash tests/provision.sh
 	touch $@
 
