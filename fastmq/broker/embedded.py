@@ -51,7 +51,8 @@ class Broker:
     :param listen: addresses like `tcp://127.0.0.1:1883`, instead of those in `config`; port 0: any free port.
     :param authenticators: asked in their order about each client, until one answers.
     :param enhanced: the methods of enhanced authentication that are offered (MQTT 5).
-    :param settings: single settings by their key, `**{"mqtt.receive_maximum": 10}`, instead of those in `config`.
+    :param settings: single settings instead of those in `config`: `mqtt__receive_maximum=10` is the setting
+        `mqtt.receive_maximum`, which can be given as `**{"mqtt.receive_maximum": 10}`, too.
     :raises ConfigError: a setting is wrong.
     """
 
@@ -233,7 +234,8 @@ def _changed(config: Config, settings: Mapping[str, object]) -> Config:
     known = declared()
     changes: dict[str, dict[str, Any]] = {}
     problems = []
-    for key, given in settings.items():
+    for name, given in settings.items():
+        key = name.replace("__", ".", 1)
         setting = known.get(key)
         try:
             if setting is None:

@@ -128,10 +128,11 @@ async def test_an_error_in_the_block_stops_it_too() -> None:
 
 @on_each_loop
 async def test_settings_are_given_by_their_key() -> None:
-    settings = {"mqtt.receive_maximum": 5, "mqtt.accept_versions": (5,), "queue.drop": "oldest"}
-    async with fastmq.Broker(**settings) as broker, Client(broker.host, broker.port) as client:
+    settings = {"mqtt.receive_maximum": 5, "mqtt.accept_versions": (5,)}
+    async with fastmq.Broker(queue__drop="oldest", **settings) as broker, Client(broker.host, broker.port) as client:
         assert client.connack is not None
         assert client.connack.properties.receive_maximum == 5
+        assert broker.config.queue.drop == "oldest"
 
 
 def test_settings_change_a_config_and_leave_the_rest_of_it() -> None:
