@@ -102,6 +102,7 @@ class Wire:
         self.version = version
         self.connack: Connack | None = None
         self.ended = False
+        self.bytes_read = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(engine.address())
         self._socket.setblocking(False)
@@ -117,6 +118,10 @@ class Wire:
                 self.engine.turn()
             except (BrokenPipeError, ConnectionResetError):
                 return
+
+    def send_some(self, data: bytes) -> int:
+        """Writes what the socket takes. BlockingIOError: nothing."""
+        return self._socket.send(data)
 
     def connect(
         self,
@@ -148,6 +153,7 @@ class Wire:
         try:
             while chunk := self._socket.recv(1 << 18):
                 self._inbox += chunk
+                self.bytes_read += len(chunk)
             self.ended = True
         except BlockingIOError:
             pass
@@ -173,6 +179,16 @@ class Wire:
         """Every packet that has arrived, decoded."""
         return [decode(first, body, self.version) for first, body in self.read_raw()]
 
+    def read_on(self) -> list[Packet]:
+        """Reads as long as bytes come, the engine turning meanwhile: more than a socket holds may be on its way."""
+        packets: list[Packet] = []
+        before = -1
+        while before != self.bytes_read:
+            before = self.bytes_read
+            self.engine.settle()
+            packets += self.read()
+        return packets
+
     def skip(self) -> list[Packet]:
         """Takes what has arrived without looking at it."""
         self.read_raw()
@@ -194,8 +210,7 @@ class Wire:
         """Reads and acknowledges until nothing more comes; the PUBLISHes in order."""
         messages: list[Publish] = []
         while True:
-            self.engine.settle()
-            packets = self.read()
+            packets = self.read_on()
             if not packets:
                 return messages
             for packet in packets:

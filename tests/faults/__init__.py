@@ -1,0 +1,1 @@
+"""What clients, networks and machines do wrong, and what it may cost the others: nothing."""
