@@ -21,7 +21,7 @@ test: build $(VENV)/.installed-dev $(VENV)/.provisioned
 check: build $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy fastmq
+	$(BIN)/mypy
 	PATH=$(BIN):$$PATH cython-lint fastmq  # it looks for pycodestyle on the path
 	$(BIN)/python -m tests.check_stubs
 

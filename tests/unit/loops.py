@@ -29,9 +29,10 @@ def on_each_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
     known = inspect.signature(test)
     new_loop = inspect.Parameter("new_loop", inspect.Parameter.KEYWORD_ONLY)
-    on_loop.__signature__ = known.replace(parameters=[*known.parameters.values(), new_loop])  # type: ignore[attr-defined]
-    del on_loop.__wrapped__  # type: ignore[attr-defined]
-    return on_loop
+    on_loop.__signature__ = known.replace(parameters=[*known.parameters.values(), new_loop])
+    del on_loop.__wrapped__
+    returned: Callable[..., None] = on_loop
+    return returned
 
 
 async def turns(condition: Callable[[], bool]) -> None:

@@ -159,7 +159,7 @@ def test_settings_change_a_config_and_leave_the_rest_of_it() -> None:
 )
 def test_a_wrong_setting_is_refused_before_the_start(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        fastmq.Broker(**settings)  # type: ignore[arg-type]
+        fastmq.Broker(**settings)
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:

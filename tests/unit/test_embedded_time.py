@@ -222,7 +222,7 @@ def with_will(dial: Dial, delay: int, expiry: int = 1000, **will: object) -> Cli
         "w",
         clean=False,
         keep_alive=0,
-        will=Will("will", b"gone", props=[(p.WILL_DELAY, delay)], **will),  # type: ignore[arg-type]
+        will=Will("will", b"gone", props=[(p.WILL_DELAY, delay)], **will),
         props=[(p.SESSION_EXPIRY, expiry)],
     )
     return client
