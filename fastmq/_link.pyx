@@ -193,7 +193,7 @@ cdef bint alias_learn(Link* l, Alias* a, const uint8_t* topic, uint32_t n, uint3
 
 
 cdef bint link_fits(Link* l, uint32_t remaining) noexcept nogil:
-    """Whether a packet of this Remaining Length exists and is within the client's Maximum Packet Size [MQTT-3.1.2-24]."""
+    """Whether a packet of this Remaining Length exists, within the client's Maximum Packet Size [MQTT-3.1.2-24]."""
     if remaining > 268435455:
         return False
     return l.packet_max == 0 or 1 + varint_size(remaining) + remaining <= l.packet_max

@@ -11,7 +11,7 @@ from fastmq._trie cimport Owner, TrieState
 from fastmq._wire cimport Publish
 
 cdef enum:
-    IMAGE_MAX = 512              # bytes; packets up to this size are encoded once and copied, see SHARE_MIN for larger ones
+    IMAGE_MAX = 512              # bytes; packets up to this size are encoded once and copied; larger ones: SHARE_MIN
 
 cdef struct Stats:               # counted since the start; metrics and $SYS read them
     uint64_t packets_received
