@@ -52,7 +52,7 @@ class Subscription:
     identifier: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class Delivery:
     message: Message
     qos: int

@@ -294,7 +294,10 @@ class SessionMachine(RuleBasedStateMachine):
         assert stats["subscriptions"] == sum(len(each.subscriptions) for each in self.model.sessions.values())
 
     def _learn_packet_ids(self, session: Session, messages: list[Publish]) -> None:
-        """A fresh delivery has a packet id that nothing else in flight has; a repeated one has its own."""
+        """A fresh delivery has a packet id that nothing else in flight has; a repeated one has its own.
+
+        The order in which retained messages of several topics came is the order in which they are to be repeated.
+        """
         for message in messages:
             if message.qos == 0:
                 continue
@@ -308,6 +311,8 @@ class SessionMachine(RuleBasedStateMachine):
             if not message.dup:
                 assert message.packet_id not in {each.packet_id for each in session.flight}
                 same.packet_id = message.packet_id
+                session.flight.remove(same)
+                session.flight.append(same)
 
 
 TestSessions = SessionMachine.TestCase
