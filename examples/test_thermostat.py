@@ -3,6 +3,8 @@
 Run with `pytest examples/test_thermostat.py`.
 """
 
+from collections.abc import Iterator
+
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -27,7 +29,7 @@ class Thermostat:
 
 
 @pytest.fixture
-def thermostat(mqtt_broker: BackgroundBroker):  # type: ignore[no-untyped-def]
+def thermostat(mqtt_broker: BackgroundBroker) -> Iterator[Thermostat]:
     ready = mqtt_broker.messages("ready")
     thermostat = Thermostat(mqtt_broker.host, mqtt_broker.port)
     ready.wait()
