@@ -316,4 +316,4 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSessions = SessionMachine.TestCase
-TestSessions.settings = settings(max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "80")), stateful_step_count=60)
+TestSessions.settings = settings(max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "250")), stateful_step_count=60)
