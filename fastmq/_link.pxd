@@ -13,6 +13,7 @@ cdef enum:
     SHARE_MIN = 1024             # payloads below are copied: cheaper than a chunk and an iovec of their own
     CHUNK_SMALL = 2048           # bytes with the header; the first chunk of a burst
     CHUNK_LARGE = 16384
+    CHUNK_TINY = 256             # not pooled
 
 cdef struct Chunk:
     Chunk* next

@@ -33,6 +33,8 @@ cdef uint8_t* link_chunk(Link* l, uint32_t n) noexcept nogil:
         c = NULL
         if n > cap:
             cap = n
+        elif l.tail != NULL and l.tail.cap == 0 and n <= CHUNK_TINY - sizeof(Chunk):
+            cap = CHUNK_TINY - sizeof(Chunk)  # the head of a message between two payloads that are referred to
         elif w.large != NULL:
             c = w.large
             w.large = c.next

@@ -503,7 +503,8 @@ cdef Cached* cache_store(TrieState* t, Cached** way, const uint8_t* topic, uint3
     c.hash = hash
     c.len = n
     c.n = t.found_n
-    memcpy(cached_filters(c), t.found, t.found_n * sizeof(void*))
+    if t.found_n:
+        memcpy(cached_filters(c), t.found, t.found_n * sizeof(void*))
     memcpy(<uint8_t*> (cached_filters(c) + c.n), topic, n)
     t.bytes += <int64_t> (sizeof(Cached) + c.n * sizeof(void*) + n)
     if way[0] != NULL:

@@ -10,19 +10,18 @@ from fastmq.contracts import Credentials, EnhancedAuthenticator, Exchange
 from fastmq.packets import Auth, Connect, Properties
 from fastmq.reasons import Reason
 
-STEP_TIMEOUT_S = 15.0
+STEP_TIMEOUT_S = 15
 
 
 class _Running:
     """The exchange of one connection, and the method it was connected with."""
 
-    __slots__ = ("answers", "authenticator", "credentials", "task")
+    __slots__ = ("answers", "authenticator", "credentials")
 
     def __init__(self, authenticator: EnhancedAuthenticator, credentials: Credentials) -> None:
         self.authenticator = authenticator
         self.credentials = credentials
         self.answers: asyncio.Queue[Auth] | None = asyncio.Queue(1)
-        self.task: asyncio.Task[None] | None = None
 
 
 class Exchanges:
@@ -32,6 +31,7 @@ class Exchanges:
         self._hub = hub
         self._methods = {each.method: each for each in authenticators}
         self._running: dict[int, _Running] = {}  # by connection; kept while it lives, for re-authentication
+        self._tasks: set[asyncio.Task[None]] = set()  # re-authentications
 
     async def run(self, conn: int, connect: Connect, credentials: Credentials) -> Properties | Reason:
         """Authenticates a CONNECT; returns the properties for its CONNACK, or why it is refused."""
@@ -62,9 +62,17 @@ class Exchanges:
                 running.answers.put_nowait(auth)
         elif auth.reason == Reason.REAUTHENTICATE and running.answers is None:
             running.answers = asyncio.Queue(1)
-            running.task = asyncio.get_running_loop().create_task(self._again(conn, running, auth))
+            task = asyncio.get_running_loop().create_task(self._again(conn, running, auth))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         else:
             self._hub.close_connection(conn, Reason.PROTOCOL_ERROR)
+
+    async def close(self) -> None:
+        """Gives up on re-authentications that are under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _again(self, conn: int, running: _Running, auth: Auth) -> None:
         """Re-authenticates a connected client; a failure ends its connection [MQTT-4.12.1-2]."""
@@ -89,11 +97,20 @@ class Exchanges:
                 return reason, answer
             if not self._send(conn, running, reason, answer) or running.answers is None:
                 return Reason.NOT_AUTHORIZED, None
-            try:
-                auth = await asyncio.wait_for(running.answers.get(), STEP_TIMEOUT_S)
-            except TimeoutError:
+            auth = await self._answer(conn, running.answers)
+            if auth is None:
                 return Reason.NOT_AUTHORIZED, None
             data = auth.properties.authentication_data
+
+    async def _answer(self, conn: int, answers: asyncio.Queue[Auth]) -> Auth | None:
+        """The client's next AUTH; None when it leaves or takes longer than STEP_TIMEOUT_S."""
+        for _ in range(STEP_TIMEOUT_S):
+            try:
+                return await asyncio.wait_for(answers.get(), 1)
+            except TimeoutError:
+                if not self._hub.is_open(conn):
+                    break
+        return None
 
     def _send(self, conn: int, running: _Running, reason: Reason, data: bytes | None) -> bool:
         properties = Properties(authentication_method=running.authenticator.method, authentication_data=data)

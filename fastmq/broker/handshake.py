@@ -136,10 +136,11 @@ class Handshake:
             logs.get("broker").exception("an authenticator failed; the client is refused", client=connect.client_id)
             self._refuse(conn, connect, Reason.SERVER_UNAVAILABLE)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Gives up on clients that are still being authenticated."""
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # -- yes -----------------------------------------------------------------------------------------------------------
 

@@ -82,12 +82,12 @@ class Worker:
         self.hub = make_hub(config)
         self.listeners: list[Listener] = []
         self._sockets = Listeners(self.hub)
-        exchanges = Exchanges(self.hub, enhanced)
-        self._handshake = Handshake(self.hub, config, authenticators, exchanges)
+        self._exchanges = Exchanges(self.hub, enhanced)
+        self._handshake = Handshake(self.hub, config, authenticators, self._exchanges)
         self._systopics = SysTopics(self, config.systopics.interval_s)
         self._log = logs.get("broker")
         self.hub.on_connect = self._handshake.on_connect
-        self.hub.on_auth = exchanges.on_auth
+        self.hub.on_auth = self._exchanges.on_auth
         if config.log.connections:
             self.hub.on_gone = self._on_gone
 
@@ -113,11 +113,12 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._systopics.stop()
         self._sockets.close()
-        self._handshake.close()
-        self.hub.close_all(Reason.SERVER_SHUTTING_DOWN)
-        self.hub.on_ready()
-        # One more moment in which clients read their DISCONNECT and close: a reset could overtake it.
         try:
+            await self._handshake.close()
+            await self._exchanges.close()
+            self.hub.close_all(Reason.SERVER_SHUTTING_DOWN)
+            self.hub.on_ready()
+            # One more moment in which clients read their DISCONNECT and close: a reset could overtake it.
             for _ in range(10):
                 if self.hub.stats()["connections"] == 0:
                     break
