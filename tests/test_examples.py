@@ -41,7 +41,7 @@ SAYS = {
 def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> str:
     """Runs Python with warnings as errors, finding this checkout; returns its output when it ended well."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *arguments],
+        [sys.executable, "-W", "error", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
