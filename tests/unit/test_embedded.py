@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import weakref
 
@@ -221,3 +222,18 @@ async def test_a_broker_that_was_stopped_is_freed() -> None:
     del broker, messages, client
     gc.collect()
     assert gone() is None
+
+
+@on_each_loop
+async def test_many_brokers_leave_no_descriptor_behind() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async with fastmq.Broker():
+        pass
+    before = descriptors()
+    for _ in range(50):
+        async with fastmq.Broker() as broker, Client(broker.host, broker.port) as client:
+            broker.subscribe("a")
+            await client.publish("a", b"x", qos=1)
+    await turns(lambda: descriptors() <= before)
