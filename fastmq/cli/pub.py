@@ -47,7 +47,7 @@ class Sending:
 @connection_options
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
-    r"""Publish messages.
+    """Publish messages.
 
     \b
     fastmq pub -t sensors/kitchen -m 21.5 -r

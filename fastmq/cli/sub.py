@@ -64,7 +64,7 @@ class Wanted:
 @connection_options
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
-    r"""Subscribe, and print what arrives.
+    """Subscribe, and print what arrives.
 
     \b
     fastmq sub -t 'sensors/#' -v
