@@ -76,7 +76,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
       %I time      %U Unix time with nanoseconds   @X strftime   @N nanoseconds
       %A topic alias  %C content type   %D correlation data  %E message expiry
       %F payload format  %P user properties  %R response topic  %S subscription id
-      %% @@ \\ themselves,  \n \r \t \a \e \v \0 characters
+      %% @@ \\\\ themselves,  \\n \\r \\t \\a \\e \\v \\0 characters
       Between % and letter: 0 or - to pad, a width, and .N to cut: %-20.20t
 
     Ends with 0, with 27 after -W, with the broker's code when it refuses the connection, or with 1.
