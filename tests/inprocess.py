@@ -78,6 +78,14 @@ class Engine:
         wire.connect(client_id, **connect)
         return wire
 
+    def forget_wires(self, keep: Wire | None = None) -> None:
+        """Closes all wires but one: churn of many thousands would keep them all."""
+        for wire in self._wires:
+            if wire is not keep:
+                wire.close()
+        self._wires = [keep] if keep is not None else []
+        self.settle()
+
     def memory(self) -> int:
         return self.hub.stats()["memory_bytes"]
 
