@@ -6,9 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 ENGINE := $(wildcard fastmq/_*.pyx fastmq/_*.pxd)
-LIBASAN = $(shell cc -print-file-name=libasan.so)
 
-.PHONY: serve build test check bench spec fuzz asan wheel sdist docs clean
+.PHONY: serve build test check bench micro spec fuzz asan wheel sdist docs clean
 
 serve: build
 	$(BIN)/fastmq serve $(ARGS)
@@ -28,19 +27,18 @@ check: build $(VENV)/.installed-dev
 bench: build $(VENV)/.installed-dev $(VENV)/.provisioned
 	$(BIN)/python -m bench $(ARGS)
 
+# The same tests run in `make test`, once each and without the clock.
+micro: build $(VENV)/.installed-dev
+	$(BIN)/pytest bench/micro --benchmark-enable --benchmark-only $(ARGS)
+
 spec: build $(VENV)/.installed-dev $(VENV)/.provisioned
 	$(BIN)/pytest tests/spec $(ARGS)
 
 fuzz: build $(VENV)/.installed-dev
 	$(BIN)/pytest tests/fuzz $(ARGS)
 
-# A copy of the tree, so that the instrumented extensions never stand in for the real ones.
 asan: $(VENV)/.installed-dev $(VENV)/.provisioned
-	rm -rf build/asan && mkdir -p build/asan && cp -r $(filter-out build dist,$(wildcard *)) build/asan/
-	find build/asan -name '*.so' -delete
-	cd build/asan && FASTMQ_SANITIZE=address $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
-	cd build/asan && LD_PRELOAD=$(LIBASAN) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=. \
-		$(abspath $(BIN))/python -m pytest --timeout 120 $(or $(ARGS),tests/unit tests/wire tests/spec)
+	bash .ci/asan.sh $(ARGS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel
