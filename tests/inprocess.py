@@ -116,13 +116,20 @@ class Wire:
         self._socket.setblocking(False)
         self._inbox = bytearray()
 
-    def send(self, data: bytes) -> None:
-        """Writes all of it, turning the engine when the socket is full; what the engine cut is not an error."""
+    def send(self, data: bytes, turns: int | None = None) -> None:
+        """Writes all of it, turning the engine when the socket is full; what the engine cut is not an error.
+
+        With `turns` it gives up after so many, for connections that the engine may not be reading at all.
+        """
         view = memoryview(data)
         while view:
             try:
                 view = view[self._socket.send(view) :]
             except BlockingIOError:
+                if turns is not None:
+                    turns -= 1
+                    if turns < 0:
+                        return
                 self.engine.turn()
             except (BrokenPipeError, ConnectionResetError):
                 return

@@ -6,8 +6,10 @@ everything that the engine says is decoded by the strict decoder of the tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
+from fastmq._tap import Tap
 from tests.fuzz.grammar import VERSIONS, Grammar
 from tests.inprocess import Engine, Wire
 from tests.wireclient import encode
@@ -16,6 +18,8 @@ from tests.wireclient.decode import Ack, Publish
 
 WIRES = 24
 CANARY_TOPIC = "canary/\N{BIRD}"
+SEND_TURNS = 20
+
 PATIENCE = 10
 """Times that the canary waits until a congested subscriber does not hold it back any more."""
 
@@ -38,11 +42,31 @@ class Fuzz:
         self.random = Random(seed)
         self.grammar = Grammar(self.random)
         self.engine = Engine(**HUBS[seed % len(HUBS)])  # type: ignore[arg-type]
+        self.accept: Callable[[int, bytes], None] | None = None
+        self.deferred: list[tuple[int, bytes]] = []
+        self.tap: Tap | None = None
         self.canary = self.engine.client("canary", props=[(p.RECEIVE_MAXIMUM, 100)])
         self.canary.subscribe(CANARY_TOPIC, 1)
         self.beats = 0
         self.wires: list[Wire] = []
+        if seed % 3 == 0:
+            self.accept = self.engine.hub.on_connect
+            self.engine.hub.on_connect = self._maybe_later
         self.unknown: set[Wire] = set()  #: their CONNECT was mutated: which version they speak is anyone's guess
+
+    def _maybe_later(self, connection: int, body: bytes) -> None:
+        """As with an authenticator that asks a server: the answer may come when the client is gone."""
+        self.deferred.append((connection, body))
+        if self.random.random() < 0.5:
+            self._answer_one()
+
+    def _answer_one(self) -> None:
+        if self.deferred and self.accept is not None:
+            connection, body = self.deferred.pop(self.random.randrange(len(self.deferred)))
+            if self.random.random() < 0.8:
+                self.accept(connection, body)
+            else:
+                self.engine.hub.close_connection(connection)
 
     def run(self, steps: int) -> None:
         for step in range(steps):
@@ -67,10 +91,35 @@ class Fuzz:
                 wire.shut()
         elif kind < 0.95:
             self.engine.advance(self.random.choice((0.3, 1, 2, 20, 100)))
-        elif kind < 0.96:
-            self.engine.hub.disconnect(f"c{self.random.randrange(8)}".encode())
+        elif kind < 0.98:
+            self._from_inside()
         else:
             self.engine.turn()
+
+    def _from_inside(self) -> None:
+        """What the program around the engine does, between turns."""
+        hub = self.engine.hub
+        kind = self.random.random()
+        if kind < 0.3:
+            hub.disconnect(f"c{self.random.randrange(8)}".encode(), self.random.choice((0, 0x98)))
+        elif kind < 0.5:
+            self._answer_one()
+        elif kind < 0.6:
+            hub.publish(
+                encode.publish(5, self.grammar.topic(), self.grammar.payload(), retain=self.random.random() < 0.5)
+            )
+        elif kind < 0.7 and self.tap is None:
+            self.tap = hub.tap(messages_max=3)
+            self.tap.subscribe(b"#", self.random.randint(0, 2))
+        elif kind < 0.8 and self.tap is not None:
+            self.tap.take()
+        elif kind < 0.85 and self.tap is not None:
+            self.tap.close()
+            self.tap = None
+        elif kind < 0.9:
+            self.tap = None
+        else:
+            hub.clients()
 
     def _open(self) -> None:
         wire = self.engine.wire(self.random.choice(VERSIONS))
@@ -85,12 +134,12 @@ class Fuzz:
     def _send(self, wire: Wire) -> None:
         data = b"".join(self.grammar.anything(wire.version) for _ in range(self.random.randint(1, 6)))
         if self.random.random() < 0.5:
-            wire.send(data)
+            wire.send(data, SEND_TURNS)
             return
         at = 0
         while at < len(data):
             size = self.random.choice((1, 2, 7, 100, 5000))
-            wire.send(data[at : at + size])
+            wire.send(data[at : at + size], SEND_TURNS)
             at += size
             if self.random.random() < 0.3:
                 self.engine.turn()
@@ -140,6 +189,9 @@ class Fuzz:
 
     def _end(self) -> None:
         """Everybody leaves and every session expires: nothing may be left."""
+        self.tap = None
+        while self.deferred:
+            self._answer_one()
         for wire in self.wires:
             wire.close()
         self.canary.close()

@@ -121,8 +121,10 @@ class Grammar:
             first = r.choice((encode.PUBACK, encode.PUBREC, encode.PUBREL, encode.PUBCOMP))
             code = r.choice((None, 0, 0x92 if first in (encode.PUBREL, encode.PUBCOMP) else 0x80))
             return encode.ack(version, first, self.packet_id(), code if version == 5 else None)
-        if kind < 0.96:
+        if kind < 0.955:
             return encode.PINGREQ
+        if kind < 0.96 and version == 5:
+            return encode.auth(r.choice((None, 0x18, 0x19)))
         if kind < 0.995:
             return self.publish(version)
         if kind < 0.998:
