@@ -19,6 +19,7 @@ from fastmq._session cimport (
     Session, session_attach, session_end, session_find, session_id, session_new, session_resume,
 )
 from fastmq._share cimport Strategy
+from fastmq._table cimport table_at, table_size
 from fastmq._tap cimport Tap, tap_make, taps_notify
 from fastmq._turn cimport (
     core_advance, core_clock, core_close, core_finish, core_go_on, core_listen, core_open, core_read, core_unlisten,
@@ -425,10 +426,8 @@ cdef class Hub:
         cdef Session* s
         cdef uint32_t i
         cdef list out = []
-        if core.sessions.slots == NULL:
-            return out
-        for i in range(core.sessions.mask + 1):
-            s = core.sessions.slots[i]
+        for i in range(table_size(&core.sessions.table)):
+            s = <Session*> table_at(&core.sessions.table, i)
             if s != NULL:
                 out.append((
                     (<char*> session_id(s))[:s.id_len], s.link != NULL, s.link.version if s.link != NULL else 0,

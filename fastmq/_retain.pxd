@@ -6,6 +6,7 @@ it collected has been replaced or deleted since.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastmq._message cimport Message
+from fastmq._table cimport Table
 
 cdef struct Branch:
     Branch* parent
@@ -19,9 +20,7 @@ cdef struct Branch:
 
 cdef struct Retained:
     Branch root
-    Branch** slots               # open addressing by (parent, text)
-    uint32_t mask
-    uint32_t used
+    Table branches               # Branch* by (parent, text)
     uint32_t count               # retained messages
     uint32_t expiring            # of them, those with an expiry
     uint32_t swept               # where the next sweep goes on

@@ -6,6 +6,9 @@ from libc.string cimport memcmp, memcpy, memset
 from fastmq._message cimport (
     Ledger, message_expired, message_new, message_payload, message_ref, message_topic, message_unref,
 )
+from fastmq._table cimport (
+    table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
+)
 from fastmq._wire cimport Publish, hash_bytes
 
 
@@ -18,47 +21,18 @@ cdef inline uint32_t branch_hash(const Branch* parent, const uint8_t* text, uint
 
 
 cdef Branch* branch_find(Retained* r, Branch* parent, const uint8_t* text, uint32_t n, uint32_t hash) noexcept nogil:
-    cdef uint32_t at
-    cdef Branch* b
-    if r.slots == NULL:
-        return NULL
-    at = hash & r.mask
-    while r.slots[at] != NULL:
-        b = r.slots[at]
-        if b.hash == hash and b.parent == parent and b.len == n and memcmp(branch_text(b), text, n) == 0:
-            return b
-        at = (at + 1) & r.mask
-    return NULL
-
-
-cdef bint slots_grow(Retained* r) noexcept nogil:
-    cdef uint32_t cap, i, at
-    cdef Branch** slots
-    if r.slots != NULL and r.used * 3 < r.mask * 2:
-        return True
-    cap = (r.mask + 1) * 2 if r.slots != NULL else 64
-    slots = <Branch**> calloc(cap, sizeof(void*))
-    if slots == NULL:
-        return False
-    if r.slots != NULL:
-        for i in range(r.mask + 1):
-            if r.slots[i] != NULL:
-                at = r.slots[i].hash & (cap - 1)
-                while slots[at] != NULL:
-                    at = (at + 1) & (cap - 1)
-                slots[at] = r.slots[i]
-        r.bytes -= <int64_t> (r.mask + 1) * sizeof(void*)
-        free(r.slots)
-    r.bytes += <int64_t> cap * sizeof(void*)
-    r.slots = slots
-    r.mask = cap - 1
-    return True
+    cdef uint32_t at = hash
+    cdef Branch* b = <Branch*> table_seek(&r.branches, hash, &at)
+    while b != NULL and not (
+        b.hash == hash and b.parent == parent and b.len == n and memcmp(branch_text(b), text, n) == 0
+    ):
+        b = <Branch*> table_seek(&r.branches, hash, &at)
+    return b
 
 
 cdef Branch* branch_make(Retained* r, Branch* parent, const uint8_t* text, uint32_t n, uint32_t hash) noexcept nogil:
     cdef Branch* b
-    cdef uint32_t at
-    if not slots_grow(r):
+    if not table_room(&r.branches):
         return NULL
     b = <Branch*> calloc(1, sizeof(Branch) + n)
     if b == NULL:
@@ -71,11 +45,7 @@ cdef Branch* branch_make(Retained* r, Branch* parent, const uint8_t* text, uint3
     if parent.first_child != NULL:
         parent.first_child.prev_sibling = b
     parent.first_child = b
-    at = hash & r.mask
-    while r.slots[at] != NULL:
-        at = (at + 1) & r.mask
-    r.slots[at] = b
-    r.used += 1
+    table_put(&r.branches, b)
     r.bytes += <int64_t> (sizeof(Branch) + n)
     return b
 
@@ -83,7 +53,6 @@ cdef Branch* branch_make(Retained* r, Branch* parent, const uint8_t* text, uint3
 cdef void branch_prune(Retained* r, Branch* b) noexcept nogil:
     """Frees the branch and its ancestors as far as they hold neither a message nor children."""
     cdef Branch* parent
-    cdef uint32_t at, hole, home
     while b.parent != NULL and b.first_child == NULL and b.message == NULL:
         parent = b.parent
         if b.prev_sibling != NULL:
@@ -92,20 +61,7 @@ cdef void branch_prune(Retained* r, Branch* b) noexcept nogil:
             parent.first_child = b.next_sibling
         if b.next_sibling != NULL:
             b.next_sibling.prev_sibling = b.prev_sibling
-        at = b.hash & r.mask
-        while r.slots[at] != b:
-            at = (at + 1) & r.mask
-        hole = at
-        while True:
-            at = (at + 1) & r.mask
-            if r.slots[at] == NULL:
-                break
-            home = r.slots[at].hash & r.mask
-            if ((at - home) & r.mask) >= ((at - hole) & r.mask):
-                r.slots[hole] = r.slots[at]
-                hole = at
-        r.slots[hole] = NULL
-        r.used -= 1
+        table_drop(&r.branches, b)
         r.bytes -= <int64_t> (sizeof(Branch) + b.len)
         free(b)
         b = parent
@@ -252,12 +208,12 @@ cdef uint32_t retained_sweep(Retained* r, uint32_t budget, int64_t now_ms) noexc
     """Drops expired messages among the next `budget` slots; going round, it visits all. Returns how many it dropped."""
     cdef uint32_t dropped = 0
     cdef Branch* b
-    if r.slots == NULL or r.expiring == 0:
+    if r.expiring == 0:
         return 0
     while budget and r.expiring:
         budget -= 1
-        r.swept = (r.swept + 1) & r.mask
-        b = r.slots[r.swept]
+        r.swept = (r.swept + 1) & r.branches.mask
+        b = <Branch*> table_at(&r.branches, r.swept)
         if b != NULL and b.message != NULL and message_expired(b.message, now_ms):
             leaf_clear(r, b)
             branch_prune(r, b)
@@ -266,18 +222,22 @@ cdef uint32_t retained_sweep(Retained* r, uint32_t budget, int64_t now_ms) noexc
 
 
 cdef Retained* retained_new() noexcept nogil:
-    return <Retained*> calloc(1, sizeof(Retained))
+    cdef Retained* r = <Retained*> calloc(1, sizeof(Retained))
+    if r != NULL:
+        table_init(&r.branches, <uint32_t> <size_t> &(<Branch*> NULL).hash, &r.bytes)
+    return r
 
 
 cdef void retained_free(Retained* r) noexcept nogil:
     cdef uint32_t i
-    if r.slots != NULL:
-        for i in range(r.mask + 1):
-            if r.slots[i] != NULL:
-                if r.slots[i].message != NULL:
-                    message_unref(r.slots[i].message)
-                free(r.slots[i])
-        free(r.slots)
+    cdef Branch* b
+    for i in range(table_size(&r.branches)):
+        b = <Branch*> table_at(&r.branches, i)
+        if b != NULL:
+            if b.message != NULL:
+                message_unref(b.message)
+            free(b)
+    table_free(&r.branches)
     free(r)
 
 

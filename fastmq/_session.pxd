@@ -11,6 +11,7 @@ from fastmq._message cimport Message
 from fastmq._retain cimport Found
 from fastmq._router cimport Router, Subscriber
 from fastmq._share cimport Groups, Member
+from fastmq._table cimport Table
 from fastmq._wheel cimport Timer, Wheel
 
 cdef enum:
@@ -61,9 +62,7 @@ cdef struct Sessions:            # all sessions of a worker, by client id
     Wheel* wheel
     Wire* wire
     Groups* groups
-    Session** slots
-    uint32_t mask
-    uint32_t used
+    Table table                  # Session* by client id
     uint32_t queue_max           # messages
     int64_t queue_bytes_max
     uint32_t queue_soft          # from here on publishers wait for a connected client
@@ -92,4 +91,5 @@ cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noe
 cdef bint session_puback(Session* s, uint16_t packet_id) noexcept nogil
 cdef int session_pubrec(Session* s, uint16_t packet_id, uint8_t reason) noexcept nogil
 cdef bint session_pubcomp(Session* s, uint16_t packet_id) noexcept nogil
+cdef void sessions_init(Sessions* all, Router* router, Wheel* wheel, Wire* wire, Groups* groups) noexcept nogil
 cdef void sessions_free(Sessions* all) noexcept nogil

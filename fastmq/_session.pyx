@@ -15,6 +15,9 @@ from fastmq._share cimport (
     Group, group_drain, group_find, group_give_back, group_join, group_leave, group_make, group_pull, groups_free,
     share_prefix,
 )
+from fastmq._table cimport (
+    table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
+)
 from fastmq._trie cimport (
     OPT_QOS, OPT_RETAIN_AS_PUBLISHED, OPT_RETAIN_HANDLING, Subscription, trie_add, trie_find_owned, trie_remove,
     trie_remove_all,
@@ -425,46 +428,18 @@ cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noe
 # -- life --------------------------------------------------------------------------------------------------------------
 
 cdef Session* session_find(Sessions* all, const uint8_t* client_id, uint32_t n) noexcept nogil:
-    cdef uint32_t hash = hash_bytes(client_id, n), at
-    cdef Session* s
-    if all.slots == NULL:
-        return NULL
-    at = hash & all.mask
-    while all.slots[at] != NULL:
-        s = all.slots[at]
-        if s.hash == hash and s.id_len == n and memcmp(session_id(s), client_id, n) == 0:
-            return s
-        at = (at + 1) & all.mask
-    return NULL
-
-
-cdef bint sessions_grow(Sessions* all) noexcept nogil:
-    cdef uint32_t cap, i, at
-    cdef Session** slots
-    if all.slots != NULL and all.used * 3 < all.mask * 2:
-        return True
-    cap = (all.mask + 1) * 2 if all.slots != NULL else 64
-    slots = <Session**> calloc(cap, sizeof(void*))
-    if slots == NULL:
-        return False
-    if all.slots != NULL:
-        for i in range(all.mask + 1):
-            if all.slots[i] != NULL:
-                at = all.slots[i].hash & (cap - 1)
-                while slots[at] != NULL:
-                    at = (at + 1) & (cap - 1)
-                slots[at] = all.slots[i]
-        free(all.slots)
-    all.slots = slots
-    all.mask = cap - 1
-    return True
+    cdef uint32_t hash = hash_bytes(client_id, n)
+    cdef uint32_t at = hash
+    cdef Session* s = <Session*> table_seek(&all.table, hash, &at)
+    while s != NULL and not (s.hash == hash and s.id_len == n and memcmp(session_id(s), client_id, n) == 0):
+        s = <Session*> table_seek(&all.table, hash, &at)
+    return s
 
 
 cdef Session* session_new(Sessions* all, const uint8_t* client_id, uint32_t n) noexcept nogil:
     """A fresh session under a client id that has none. NULL: out of memory."""
     cdef Session* s
-    cdef uint32_t at
-    if not sessions_grow(all):
+    if not table_room(&all.table):
         return NULL
     s = <Session*> calloc(1, sizeof(Session) + n)
     if s == NULL:
@@ -482,11 +457,7 @@ cdef Session* session_new(Sessions* all, const uint8_t* client_id, uint32_t n) n
     s.id_len = <uint16_t> n
     s.hash = hash_bytes(client_id, n)
     memcpy(session_id(s), client_id, n)
-    at = s.hash & all.mask
-    while all.slots[at] != NULL:
-        at = (at + 1) & all.mask
-    all.slots[at] = s
-    all.used += 1
+    table_put(&all.table, s)
     all.router.stats.sessions += 1
     charge(&all.router.ledger, <int64_t> sizeof(Session) + n)
     return s
@@ -494,20 +465,7 @@ cdef Session* session_new(Sessions* all, const uint8_t* client_id, uint32_t n) n
 
 cdef void session_forget(Session* s) noexcept nogil:
     cdef Sessions* all = s.sessions
-    cdef uint32_t at = s.hash & all.mask, hole, home
-    while all.slots[at] != s:
-        at = (at + 1) & all.mask
-    hole = at
-    while True:
-        at = (at + 1) & all.mask
-        if all.slots[at] == NULL:
-            break
-        home = all.slots[at].hash & all.mask
-        if ((at - home) & all.mask) >= ((at - hole) & all.mask):
-            all.slots[hole] = all.slots[at]
-            hole = at
-    all.slots[hole] = NULL
-    all.used -= 1
+    table_drop(&all.table, s)
     all.router.stats.sessions -= 1
     all.router.ledger.bytes -= <int64_t> sizeof(Session) + s.id_len
 
@@ -688,17 +646,25 @@ cdef void session_resume(Session* s) noexcept nogil:
     session_pump(s)
 
 
+cdef void sessions_init(Sessions* all, Router* router, Wheel* wheel, Wire* wire, Groups* groups) noexcept nogil:
+    all.router = router
+    all.wheel = wheel
+    all.wire = wire
+    all.groups = groups
+    table_init(&all.table, <uint32_t> <size_t> &(<Session*> NULL).hash, &router.ledger.bytes)
+
+
 cdef void sessions_free(Sessions* all) noexcept nogil:
     """Ends every session without publishing wills: the broker stops."""
     cdef uint32_t i
     cdef Session* s
-    if all.slots != NULL:
-        for i in range(all.mask + 1):
-            while all.slots[i] != NULL:
-                s = all.slots[i]
-                session_drop_will(s)
-                s.link = NULL
-                session_end(s)
-        free(all.slots)
-        all.slots = NULL
+    for i in range(table_size(&all.table)):
+        while True:              # another may have moved into the slot
+            s = <Session*> table_at(&all.table, i)
+            if s == NULL:
+                break
+            session_drop_will(s)
+            s.link = NULL
+            session_end(s)
+    table_free(&all.table)
     groups_free(all.groups)

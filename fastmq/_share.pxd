@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastmq._inflight cimport Delivery, Queue
 from fastmq._message cimport Message
 from fastmq._router cimport Pub, Router, Subscriber
+from fastmq._table cimport Table
 from fastmq._wire cimport Publish
 
 cdef enum Strategy:
@@ -45,9 +46,7 @@ cdef struct Group:
 
 cdef struct Groups:
     Router* router
-    Group** slots                # open addressing by the whole text
-    uint32_t mask
-    uint32_t used
+    Table table                  # Group* by the whole text
     uint32_t queue_max           # messages per group
     int64_t queue_bytes_max
     uint64_t random
@@ -65,4 +64,5 @@ cdef void group_leave(Group* g, Member* m) noexcept nogil
 cdef bint group_pull(Group* g, Member* m) noexcept nogil
 cdef void group_drain(Group* g) noexcept nogil
 cdef void group_give_back(Group* g, Delivery* d) noexcept nogil
+cdef void groups_init(Groups* gs, Router* router) noexcept nogil
 cdef void groups_free(Groups* gs) noexcept nogil

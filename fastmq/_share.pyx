@@ -8,6 +8,7 @@ from fastmq._inflight cimport (
 )
 from fastmq._message cimport message_expired, message_ref, message_size
 from fastmq._router cimport message_parts, pub_message
+from fastmq._table cimport table_drop, table_free, table_init, table_put, table_room, table_seek
 from fastmq._trie cimport trie_add, trie_remove_all
 from fastmq._wire cimport hash_bytes
 
@@ -28,47 +29,19 @@ cdef uint32_t share_prefix(const uint8_t* text, uint32_t n) noexcept nogil:
 
 
 cdef Group* group_find(Groups* gs, const uint8_t* text, uint32_t n) noexcept nogil:
-    cdef uint32_t hash = hash_bytes(text, n), at
-    cdef Group* g
-    if gs.slots == NULL:
-        return NULL
-    at = hash & gs.mask
-    while gs.slots[at] != NULL:
-        g = gs.slots[at]
-        if g.hash == hash and g.name_len == n and memcmp(group_text(g), text, n) == 0:
-            return g
-        at = (at + 1) & gs.mask
-    return NULL
-
-
-cdef bint groups_grow(Groups* gs) noexcept nogil:
-    cdef uint32_t cap, i, at
-    cdef Group** slots
-    if gs.slots != NULL and gs.used * 3 < gs.mask * 2:
-        return True
-    cap = (gs.mask + 1) * 2 if gs.slots != NULL else 16
-    slots = <Group**> calloc(cap, sizeof(void*))
-    if slots == NULL:
-        return False
-    if gs.slots != NULL:
-        for i in range(gs.mask + 1):
-            if gs.slots[i] != NULL:
-                at = gs.slots[i].hash & (cap - 1)
-                while slots[at] != NULL:
-                    at = (at + 1) & (cap - 1)
-                slots[at] = gs.slots[i]
-        free(gs.slots)
-    gs.slots = slots
-    gs.mask = cap - 1
-    return True
+    cdef uint32_t hash = hash_bytes(text, n)
+    cdef uint32_t at = hash
+    cdef Group* g = <Group*> table_seek(&gs.table, hash, &at)
+    while g != NULL and not (g.hash == hash and g.name_len == n and memcmp(group_text(g), text, n) == 0):
+        g = <Group*> table_seek(&gs.table, hash, &at)
+    return g
 
 
 cdef Group* group_make(Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at) noexcept nogil:
     """A new group without members, subscribed to its filter. NULL: out of memory."""
     cdef Group* g
-    cdef uint32_t at
     cdef bint is_new
-    if not groups_grow(gs):
+    if not table_room(&gs.table):
         return NULL
     g = <Group*> calloc(1, sizeof(Group) + n)
     if g == NULL:
@@ -88,31 +61,14 @@ cdef Group* group_make(Groups* gs, const uint8_t* text, uint32_t n, uint32_t fil
     if trie_add(gs.router.trie, &g.base.owner, text + filter_at, n - filter_at, 2 | 8, 0, &is_new) == NULL:
         free(g)
         return NULL
-    at = g.hash & gs.mask
-    while gs.slots[at] != NULL:
-        at = (at + 1) & gs.mask
-    gs.slots[at] = g
-    gs.used += 1
+    table_put(&gs.table, g)
     return g
 
 
 cdef void group_free(Group* g) noexcept nogil:
     cdef Groups* gs = g.groups
-    cdef uint32_t at = g.hash & gs.mask, hole, home
     trie_remove_all(gs.router.trie, &g.base.owner)
-    while gs.slots[at] != g:
-        at = (at + 1) & gs.mask
-    hole = at
-    while True:
-        at = (at + 1) & gs.mask
-        if gs.slots[at] == NULL:
-            break
-        home = gs.slots[at].hash & gs.mask
-        if ((at - home) & gs.mask) >= ((at - hole) & gs.mask):
-            gs.slots[hole] = gs.slots[at]
-            hole = at
-    gs.slots[hole] = NULL
-    gs.used -= 1
+    table_drop(&gs.table, g)
     queue_clear(&g.queue)
     free(g.members)
     free(g)
@@ -292,7 +248,12 @@ cdef void group_drain(Group* g) noexcept nogil:
             return
 
 
+cdef void groups_init(Groups* gs, Router* router) noexcept nogil:
+    gs.router = router
+    gs.random = 0x9E3779B97F4A7C15ULL
+    table_init(&gs.table, <uint32_t> <size_t> &(<Group*> NULL).hash, &router.ledger.bytes)
+
+
 cdef void groups_free(Groups* gs) noexcept nogil:
-    if gs != NULL:
-        free(gs.slots)
-        gs.slots = NULL
+    """Frees the table; every group went with its last member."""
+    table_free(&gs.table)

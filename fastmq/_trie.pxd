@@ -8,6 +8,7 @@ Two indexes over the same `Filter` records:
 A Subscription knows its place in its filter and in its owner, so both lists forget it in constant time.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._table cimport Table
 
 cdef enum SubscriptionOptions:   # the byte of SUBSCRIBE (MQTT 5, section 3.8.3.1)
     OPT_QOS = 0x03
@@ -61,11 +62,6 @@ cdef struct Cached:
     uint32_t len
     uint32_t n
     # n Filter*, then the topic
-
-cdef struct Table:               # open addressing, linear probing; 0 = free
-    uint64_t* slots              # the entry's address, and 16 bits of its hash above it: few probes touch an entry
-    uint32_t mask
-    uint32_t used
 
 cdef struct TrieState:
     Table filters                # Filter* by text

@@ -3,6 +3,7 @@
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
+from fastmq._table cimport table_drop, table_free, table_init, table_put, table_room, table_seek
 from fastmq._wire cimport hash_bytes
 
 cdef enum:
@@ -10,31 +11,6 @@ cdef enum:
     CACHE_WAYS = 4
     CACHE_TOPIC_MAX = 256     # longer topics, or topics with more filters, are walked each time
     CACHE_FILTERS_MAX = 64
-
-
-# -- tables ------------------------------------------------------------------------------------------------------------
-
-cdef uint64_t ADDRESS = (<uint64_t> 1 << 48) - 1   # user space ends below on every 64-bit system we run on
-
-
-cdef inline uint64_t pack(void* entry, uint32_t hash) noexcept nogil:
-    return <uint64_t> <size_t> entry | (<uint64_t> (hash >> 16) << 48)
-
-
-cdef inline void* unpack(uint64_t slot) noexcept nogil:
-    return <void*> <size_t> (slot & ADDRESS)
-
-
-cdef inline bint may_be(uint64_t slot, uint32_t hash) noexcept nogil:
-    return slot >> 48 == hash >> 16
-
-
-cdef inline uint32_t slot_hash(uint64_t slot, int kind) noexcept nogil:
-    if kind == 0:
-        return (<Filter*> unpack(slot)).hash
-    if kind == 1:
-        return (<Level*> unpack(slot)).hash
-    return (<Node*> unpack(slot)).hash
 
 
 cdef inline uint32_t edge_hash(const Node* parent, const Level* level) noexcept nogil:
@@ -45,57 +21,6 @@ cdef inline uint32_t edge_hash(const Node* parent, const Level* level) noexcept 
     return <uint32_t> (h >> 32)
 
 
-cdef bint table_grow(TrieState* t, Table* table, int kind) noexcept nogil:
-    """Room for one more entry (at most 2/3 full). False: out of memory, nothing changed."""
-    cdef uint32_t cap, i, at
-    cdef uint64_t* slots
-    if table.slots != NULL and table.used * 3 < table.mask * 2:
-        return True
-    cap = (table.mask + 1) * 2 if table.slots != NULL else 16
-    slots = <uint64_t*> calloc(cap, sizeof(uint64_t))
-    if slots == NULL:
-        return False
-    if table.slots != NULL:
-        for i in range(table.mask + 1):
-            if table.slots[i]:
-                at = slot_hash(table.slots[i], kind) & (cap - 1)
-                while slots[at]:
-                    at = (at + 1) & (cap - 1)
-                slots[at] = table.slots[i]
-        t.bytes -= <int64_t> (table.mask + 1) * sizeof(uint64_t)
-        free(table.slots)
-    t.bytes += <int64_t> cap * sizeof(uint64_t)
-    table.slots = slots
-    table.mask = cap - 1
-    return True
-
-
-cdef void table_put(Table* table, void* entry, uint32_t hash) noexcept nogil:
-    cdef uint32_t at = hash & table.mask
-    while table.slots[at]:
-        at = (at + 1) & table.mask
-    table.slots[at] = pack(entry, hash)
-    table.used += 1
-
-
-cdef void table_drop(Table* table, void* entry, uint32_t hash, int kind) noexcept nogil:
-    """Removes the entry and shifts back those that probed past it, so that no tombstones are needed."""
-    cdef uint32_t at = hash & table.mask, hole, home
-    while unpack(table.slots[at]) != entry:
-        at = (at + 1) & table.mask
-    hole = at
-    while True:
-        at = (at + 1) & table.mask
-        if not table.slots[at]:
-            break
-        home = slot_hash(table.slots[at], kind) & table.mask
-        if ((at - home) & table.mask) >= ((at - hole) & table.mask):
-            table.slots[hole] = table.slots[at]
-            hole = at
-    table.slots[hole] = 0
-    table.used -= 1
-
-
 # -- levels and nodes --------------------------------------------------------------------------------------------------
 
 cdef inline uint8_t* level_text(const Level* level) noexcept nogil:
@@ -103,25 +28,18 @@ cdef inline uint8_t* level_text(const Level* level) noexcept nogil:
 
 
 cdef Level* level_find(TrieState* t, const uint8_t* text, uint32_t n, uint32_t hash) noexcept nogil:
-    cdef uint32_t at
-    cdef Level* level
-    if t.levels.slots == NULL:
-        return NULL
-    at = hash & t.levels.mask
-    while t.levels.slots[at]:
-        level = <Level*> unpack(t.levels.slots[at])
-        if (may_be(t.levels.slots[at], hash) and level.hash == hash and level.len == n
-                and memcmp(level_text(level), text, n) == 0):
-            return level
-        at = (at + 1) & t.levels.mask
-    return NULL
+    cdef uint32_t at = hash
+    cdef Level* level = <Level*> table_seek(&t.levels, hash, &at)
+    while level != NULL and not (level.hash == hash and level.len == n and memcmp(level_text(level), text, n) == 0):
+        level = <Level*> table_seek(&t.levels, hash, &at)
+    return level
 
 
 cdef Level* level_intern(TrieState* t, const uint8_t* text, uint32_t n) noexcept nogil:
     cdef uint32_t hash = hash_bytes(text, n)
     cdef Level* level = level_find(t, text, n, hash)
     if level == NULL:
-        if not table_grow(t, &t.levels, 1):
+        if not table_room(&t.levels):
             return NULL
         level = <Level*> malloc(sizeof(Level) + n)
         if level == NULL:
@@ -130,31 +48,25 @@ cdef Level* level_intern(TrieState* t, const uint8_t* text, uint32_t n) noexcept
         level.len = n
         level.refs = 0
         memcpy(level_text(level), text, n)
-        table_put(&t.levels, level, hash)
+        table_put(&t.levels, level)
         t.bytes += <int64_t> (sizeof(Level) + n)
     return level
 
 
 cdef void level_release(TrieState* t, Level* level) noexcept nogil:
     if level.refs == 0:
-        table_drop(&t.levels, level, level.hash, 1)
+        table_drop(&t.levels, level)
         t.bytes -= <int64_t> (sizeof(Level) + level.len)
         free(level)
 
 
 cdef inline Node* edge_find(TrieState* t, Node* parent, Level* level) noexcept nogil:
-    cdef uint32_t hash, at
-    cdef Node* node
-    if t.edges.slots == NULL:
-        return NULL
-    hash = edge_hash(parent, level)
-    at = hash & t.edges.mask
-    while t.edges.slots[at]:
-        node = <Node*> unpack(t.edges.slots[at])
-        if may_be(t.edges.slots[at], hash) and node.hash == hash and node.parent == parent and node.level == level:
-            return node
-        at = (at + 1) & t.edges.mask
-    return NULL
+    cdef uint32_t hash = edge_hash(parent, level)
+    cdef uint32_t at = hash
+    cdef Node* node = <Node*> table_seek(&t.edges, hash, &at)
+    while node != NULL and not (node.parent == parent and node.level == level):
+        node = <Node*> table_seek(&t.edges, hash, &at)
+    return node
 
 
 cdef Node* node_child(TrieState* t, Node* parent, const uint8_t* text, uint32_t n) noexcept nogil:
@@ -172,7 +84,7 @@ cdef Node* node_child(TrieState* t, Node* parent, const uint8_t* text, uint32_t 
         node = edge_find(t, parent, level)
         if node != NULL:
             return node
-        if not table_grow(t, &t.edges, 2):
+        if not table_room(&t.edges):
             level_release(t, level)
             return NULL
     node = <Node*> calloc(1, sizeof(Node))
@@ -187,7 +99,7 @@ cdef Node* node_child(TrieState* t, Node* parent, const uint8_t* text, uint32_t 
     else:
         level.refs += 1
         node.hash = edge_hash(parent, level)
-        table_put(&t.edges, node, node.hash)
+        table_put(&t.edges, node)
     parent.children += 1
     t.bytes += <int64_t> sizeof(Node)
     return node
@@ -201,7 +113,7 @@ cdef void node_prune(TrieState* t, Node* node) noexcept nogil:
         if node.level == NULL:
             parent.plus = NULL
         else:
-            table_drop(&t.edges, node, node.hash, 2)
+            table_drop(&t.edges, node)
             node.level.refs -= 1
             level_release(t, node.level)
         parent.children -= 1
@@ -254,17 +166,11 @@ cdef void trie_unhang(TrieState* t, Filter* f) noexcept nogil:
 # -- filters and subscriptions -----------------------------------------------------------------------------------------
 
 cdef Filter* filter_lookup(TrieState* t, const uint8_t* text, uint32_t n, uint32_t hash) noexcept nogil:
-    cdef uint32_t at
-    cdef Filter* f
-    if t.filters.slots == NULL:
-        return NULL
-    at = hash & t.filters.mask
-    while t.filters.slots[at]:
-        f = <Filter*> unpack(t.filters.slots[at])
-        if may_be(t.filters.slots[at], hash) and f.hash == hash and f.len == n and memcmp(filter_text(f), text, n) == 0:
-            return f
-        at = (at + 1) & t.filters.mask
-    return NULL
+    cdef uint32_t at = hash
+    cdef Filter* f = <Filter*> table_seek(&t.filters, hash, &at)
+    while f != NULL and not (f.hash == hash and f.len == n and memcmp(filter_text(f), text, n) == 0):
+        f = <Filter*> table_seek(&t.filters, hash, &at)
+    return f
 
 
 cdef Filter* trie_find(TrieState* t, const uint8_t* text, uint32_t n) noexcept nogil:
@@ -281,7 +187,7 @@ cdef bint is_wildcard(const uint8_t* text, uint32_t n) noexcept nogil:
 
 cdef Filter* filter_make(TrieState* t, const uint8_t* text, uint32_t n, uint32_t hash) noexcept nogil:
     cdef Filter* f
-    if not table_grow(t, &t.filters, 0):
+    if not table_room(&t.filters):
         return NULL
     f = <Filter*> calloc(1, sizeof(Filter) + n)
     if f == NULL:
@@ -292,7 +198,7 @@ cdef Filter* filter_make(TrieState* t, const uint8_t* text, uint32_t n, uint32_t
     if is_wildcard(text, n) and not trie_hang(t, f):
         free(f)
         return NULL
-    table_put(&t.filters, f, hash)
+    table_put(&t.filters, f)
     t.bytes += <int64_t> (sizeof(Filter) + n)
     return f
 
@@ -300,7 +206,7 @@ cdef Filter* filter_make(TrieState* t, const uint8_t* text, uint32_t n, uint32_t
 cdef void filter_drop(TrieState* t, Filter* f) noexcept nogil:
     if f.node != NULL:
         trie_unhang(t, f)
-    table_drop(&t.filters, f, f.hash, 0)
+    table_drop(&t.filters, f)
     t.bytes -= <int64_t> (sizeof(Filter) + f.len + f.cap * sizeof(void*))
     free(f.subs)
     free(f)
@@ -561,6 +467,9 @@ cdef TrieState* trie_new() noexcept nogil:
         free(t)
         return NULL
     t.generation = 1
+    table_init(&t.filters, <uint32_t> <size_t> &(<Filter*> NULL).hash, &t.bytes)
+    table_init(&t.levels, <uint32_t> <size_t> &(<Level*> NULL).hash, &t.bytes)
+    table_init(&t.edges, <uint32_t> <size_t> &(<Node*> NULL).hash, &t.bytes)
     return t
 
 
@@ -571,9 +480,9 @@ cdef void trie_free(TrieState* t) noexcept nogil:
         free(t.cache[i])
     free(t.cache)
     free(t.missed)
-    free(t.filters.slots)
-    free(t.levels.slots)
-    free(t.edges.slots)
+    table_free(&t.filters)
+    table_free(&t.levels)
+    table_free(&t.edges)
     free(t.found)
     free(t.frontier)
     free(t.next_frontier)

@@ -18,7 +18,8 @@ from fastmq._linux cimport (
 from fastmq._protocol cimport LINGERING
 from fastmq._retain cimport retained_sweep
 from fastmq._router cimport router_free, router_full, router_new
-from fastmq._session cimport Session, session_pump, session_waiting, sessions_free
+from fastmq._session cimport Session, session_pump, session_waiting, sessions_free, sessions_init
+from fastmq._share cimport groups_init
 from fastmq._tap cimport taps_detach
 from fastmq._wheel cimport wheel_advance, wheel_start
 
@@ -295,11 +296,15 @@ cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept 
     core.wire.out_max = out_max
     core.wire.out_soft = out_max // 4
     core.router = router_new()
+    if core.router == NULL:
+        return False
+    groups_init(&core.groups, core.router)
+    sessions_init(&core.sessions, core.router, &core.wheel, &core.wire, &core.groups)
     core.buffer = <uint8_t*> malloc(HEADROOM + READ_MAX)
     core.epfd = epoll_create1(EPOLL_CLOEXEC)
     core.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     core.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-    if core.router == NULL or core.buffer == NULL or core.epfd < 0 or core.wake_fd < 0 or core.timer_fd < 0:
+    if core.buffer == NULL or core.epfd < 0 or core.wake_fd < 0 or core.timer_fd < 0:
         return False
     event.events = EPOLLIN
     event.data.u64 = WAKE
@@ -311,12 +316,6 @@ cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept 
     period.it_value = period.it_interval
     timerfd_settime(core.timer_fd, 0, &period, NULL)
     core.wire.router = core.router
-    core.groups.router = core.router
-    core.groups.random = 0x9E3779B97F4A7C15ULL
-    core.sessions.router = core.router
-    core.sessions.wheel = &core.wheel
-    core.sessions.wire = &core.wire
-    core.sessions.groups = &core.groups
     core.protocol.router = core.router
     core.protocol.sessions = &core.sessions
     core.taps.router = core.router

@@ -1,16 +1,11 @@
 """`$SYS/broker/...` under Mosquitto's names, which exporters parse."""
 
-from __future__ import annotations
-
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import fastmq
 from fastmq.contracts import Message
-
-if TYPE_CHECKING:
-    from fastmq.broker.worker import Worker
 
 LOADS = {  # name -> counter
     "messages/received": "packets_received",
@@ -55,8 +50,9 @@ WINDOWS = {"1min": 60.0, "5min": 300.0, "15min": 900.0}
 class SysTopics:
     """Publishes the figures of one worker every `interval_s` seconds; 0 = never. Only what changed is published."""
 
-    def __init__(self, worker: Worker, interval_s: int) -> None:
-        self._worker = worker
+    def __init__(self, stats: Callable[[], dict[str, int]], publish: Callable[[Message], int], interval_s: int) -> None:
+        self._stats = stats
+        self._publish = publish
         self._interval_s = interval_s
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,7 +79,7 @@ class SysTopics:
     def _tick(self) -> None:
         assert self._loop is not None
         self._timer = self._loop.call_later(self._interval_s, self._tick)
-        stats = dict(self._worker.hub.stats())
+        stats = self._stats()
         stats["clients_connected"] = stats["connects"] - stats["disconnects"]
         stats["clients_disconnected"] = stats["sessions"] - stats["clients_connected"]
         stats["connections_total"] = stats["connects"] + stats["connections_refused"]
@@ -109,4 +105,4 @@ class SysTopics:
     def _say(self, name: str, value: str) -> None:
         if self._said.get(name) != value:
             self._said[name] = value
-            self._worker.publish(Message(f"$SYS/broker/{name}", value.encode(), retain=True))
+            self._publish(Message(f"$SYS/broker/{name}", value.encode(), retain=True))

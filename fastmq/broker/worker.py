@@ -84,7 +84,7 @@ class Worker:
         self._sockets = Listeners(self.hub)
         self._exchanges = Exchanges(self.hub, enhanced)
         self._handshake = Handshake(self.hub, config, authenticators, self._exchanges)
-        self._systopics = SysTopics(self, config.systopics.interval_s)
+        self._systopics = SysTopics(self.hub.stats, self.publish, config.systopics.interval_s)
         self._log = logs.get("broker")
         self.hub.on_connect = self._handshake.on_connect
         self.hub.on_auth = self._exchanges.on_auth

@@ -59,7 +59,7 @@ class RetainedMachine(RuleBasedStateMachine):
             pass
         assert len(self.tree) == 0
         table = self.tree.bytes - self.empty
-        assert table in (0, 64 * 8, 128 * 8, 256 * 8, 512 * 8)
+        assert table in {0, *(slots * 8 for slots in (16, 32, 64, 128, 256, 512))}
 
 
 TestRetainedMachine = RetainedMachine.TestCase
