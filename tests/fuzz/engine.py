@@ -10,6 +10,9 @@ from collections.abc import Callable
 from random import Random
 
 from fastmq._tap import Tap
+from fastmq.errors import ProtocolError
+from fastmq.packets import Auth
+from fastmq.reasons import Reason
 from tests.fuzz.grammar import VERSIONS, Grammar
 from tests.inprocess import Engine, Wire
 from tests.wireclient import encode
@@ -18,6 +21,7 @@ from tests.wireclient.decode import Ack, Publish
 
 WIRES = 24
 CANARY_TOPIC = "canary/\N{BIRD}"
+AUTH_CONTINUE = encode.auth(0x18)
 SEND_TURNS = 20
 
 PATIENCE = 10
@@ -52,6 +56,7 @@ class Fuzz:
         if seed % 3 == 0:
             self.accept = self.engine.hub.on_connect
             self.engine.hub.on_connect = self._maybe_later
+            self.engine.hub.on_auth = self._on_auth
         self.unknown: set[Wire] = set()  #: their CONNECT was mutated: which version they speak is anyone's guess
 
     def _maybe_later(self, connection: int, body: bytes) -> None:
@@ -60,10 +65,23 @@ class Fuzz:
         if self.random.random() < 0.5:
             self._answer_one()
 
+    def _on_auth(self, connection: int, packet: Auth) -> None:
+        kind = self.random.random()
+        if kind < 0.3:
+            self.engine.hub.send(connection, AUTH_CONTINUE)
+        elif kind < 0.4:
+            raise ProtocolError("not this time")
+        elif kind < 0.5:
+            self.engine.hub.close_connection(connection, Reason.NOT_AUTHORIZED)
+
     def _answer_one(self) -> None:
         if self.deferred and self.accept is not None:
             connection, body = self.deferred.pop(self.random.randrange(len(self.deferred)))
-            if self.random.random() < 0.8:
+            kind = self.random.random()
+            if kind < 0.2 and body[6:7] == b"\x05":
+                self.engine.hub.send(connection, AUTH_CONTINUE)
+                self.deferred.append((connection, body))
+            elif kind < 0.8:
                 self.accept(connection, body)
             else:
                 self.engine.hub.close_connection(connection)
@@ -190,8 +208,7 @@ class Fuzz:
     def _end(self) -> None:
         """Everybody leaves and every session expires: nothing may be left."""
         self.tap = None
-        while self.deferred:
-            self._answer_one()
+        self.deferred.clear()
         for wire in self.wires:
             wire.close()
         self.canary.close()
