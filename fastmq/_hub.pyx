@@ -16,7 +16,7 @@ from fastmq._message cimport message_new
 from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, peer_session
 from fastmq._router cimport router_full, router_publish
 from fastmq._session cimport (
-    Session, session_attach, session_end, session_find, session_id, session_new, session_resume,
+    Session, session_attach, session_due, session_end, session_find, session_id, session_new, session_resume,
 )
 from fastmq._share cimport Strategy
 from fastmq._table cimport table_at, table_size
@@ -288,6 +288,8 @@ cdef class Hub:
             conn_close(old, SESSION_TAKEN_OVER, True)  # [MQTT-3.1.4-3]
             conn_detach(old)
             s = session_find(&core.sessions, name, n)
+        if s != NULL and s.link == NULL:
+            s = session_due(s, core.router.now_ms)
         if s != NULL and clean_start:
             session_end(s)  # [MQTT-3.1.2-4]
             s = NULL

@@ -82,6 +82,7 @@ cdef Session* session_find(Sessions* all, const uint8_t* client_id, uint32_t n) 
 cdef Session* session_new(Sessions* all, const uint8_t* client_id, uint32_t n) noexcept nogil
 cdef void session_attach(Session* s, Link* link) noexcept nogil
 cdef void session_detach(Session* s, bint with_will) noexcept nogil
+cdef Session* session_due(Session* s, int64_t now_ms) noexcept nogil
 cdef void session_end(Session* s) noexcept nogil
 cdef void session_resume(Session* s) noexcept nogil
 cdef void session_pump(Session* s) noexcept nogil

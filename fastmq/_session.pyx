@@ -582,15 +582,21 @@ cdef void arm(Session* s) noexcept nogil:
         timer_arm(s.sessions.wheel, &s.timer, due)
 
 
-cdef void session_timer(Timer* t, int64_t now_ms) noexcept nogil:
-    cdef Session* s = <Session*> t.self
+cdef Session* session_due(Session* s, int64_t now_ms) noexcept nogil:
+    """Does what is due for a session without connection; NULL when it has ended with that."""
     if s.expires_at_ms and s.expires_at_ms <= now_ms:
         s.sessions.router.stats.sessions_expired += 1
         session_end(s)
-        return
+        return NULL
     if s.will_at_ms and s.will_at_ms <= now_ms:
         publish_will(s)
-    arm(s)
+    return s
+
+
+cdef void session_timer(Timer* t, int64_t now_ms) noexcept nogil:
+    cdef Session* s = session_due(<Session*> t.self, now_ms)
+    if s != NULL:
+        arm(s)
 
 
 cdef void session_end(Session* s) noexcept nogil:

@@ -153,10 +153,9 @@ cdef Member* choose(Group* g, uint64_t origin, uint32_t topic_hash) noexcept nog
             if m != NULL:
                 g.favourite = m
         return m
-    g.turn = (g.turn + 1) % g.n
-    m = ready_from(g, g.turn)
+    m = ready_from(g, g.turn % g.n)
     if m != NULL:
-        g.turn = m.at
+        g.turn = m.at + 1
     return m
 
 

@@ -21,7 +21,7 @@ from fastmq._router cimport router_free, router_full, router_new
 from fastmq._session cimport Session, session_pump, session_waiting, sessions_free, sessions_init
 from fastmq._share cimport groups_init
 from fastmq._tap cimport taps_detach
-from fastmq._wheel cimport wheel_advance, wheel_start
+from fastmq._wheel cimport TICK_MS, wheel_advance, wheel_start
 
 cdef enum:
     EVENTS_MAX = 512
@@ -313,7 +313,8 @@ cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept 
     epoll_ctl(core.epfd, EPOLL_CTL_ADD, core.timer_fd, &event)
     period.it_interval.tv_sec = 0
     period.it_interval.tv_nsec = 250000000
-    period.it_value = period.it_interval
+    period.it_value.tv_sec = 0  # on the wheel's ticks from the first time on, else everything would be late twice
+    period.it_value.tv_nsec = (TICK_MS - core_clock(core) % TICK_MS) * 1000000
     timerfd_settime(core.timer_fd, 0, &period, NULL)
     core.wire.router = core.router
     core.protocol.router = core.router
