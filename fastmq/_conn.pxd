@@ -84,6 +84,7 @@ cdef struct Core:
     ListenerSlot listeners[LISTENERS_MAX]
     uint32_t n_listeners
     uint8_t accept_paused        # until the next tick
+    uint8_t ticked               # in this turn
     uint8_t wants_gone
     Conn** conns                 # by slot
     uint32_t* generations

@@ -8,6 +8,7 @@ STRATEGIES: tuple[str, ...]
 class Hub:
     on_connect: Callable[[int, bytes], None] | None
     on_auth: Callable[[int, Auth], None] | None
+    on_tick: Callable[[], None] | None
     on_gone: Callable[[bytes, int], None] | None
     def __init__(
         self,

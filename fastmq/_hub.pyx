@@ -78,6 +78,7 @@ cdef class Hub:
     #: Callable[[int, bytes], None], gets the body of CONNECT; answers, now or later, with start or reject
     cdef public object on_connect
     cdef public object on_auth     #: Callable[[int, Auth], None] | None
+    cdef public object on_tick     #: Callable[[], None] | None: four times a second; spares the loop a timer of its own
     cdef public object on_gone     #: Callable[[bytes, int], None] | None: a client's connection ended, with our reason
 
     def __cinit__(self) -> None:
@@ -95,7 +96,7 @@ cdef class Hub:
         uint32_t retained_max=0, int64_t retained_bytes_max=0, uint32_t retained_payload_max=0,
     ) -> None:
         cdef Core* core = &self._core
-        self.on_connect = self.on_auth = self.on_gone = None
+        self.on_connect = self.on_auth = self.on_tick = self.on_gone = None
         core.slow_after_ms = slow_after_ms
         core.connect_timeout_ms = connect_timeout_ms
         core.connections_max = connections_max
@@ -154,25 +155,34 @@ cdef class Hub:
     def on_ready(self) -> None:
         """One turn. The event loop calls it when `fileno()` is readable."""
         cdef Core* core = &self._core
+        cdef bint finished
         if not self._open or self._in_turn:
             return
         self._in_turn = True
         try:
+            core.wants_gone = self.on_gone is not None
             with nogil:
                 core.router.now_ms = core_clock(core)
-                core.wants_gone = self.on_gone is not None
                 core_read(core)
+                finished = core.escalated.head == NULL
+                if finished:
+                    core_finish(core)
             while core.escalated.head != NULL:
                 while core.escalated.head != NULL:
                     self._escalated(core.escalated.head)
                 with nogil:
                     core_go_on(core)
-            with nogil:
-                core_finish(core)
+            if not finished:
+                with nogil:
+                    core_finish(core)
             while core.gone != NULL:
                 self._gone()
             if core.taps.ready != NULL:
                 taps_notify(&core.taps)
+            if core.ticked:
+                core.ticked = 0
+                if self.on_tick is not None:
+                    self.on_tick()
         finally:
             self._in_turn = False
 
@@ -355,6 +365,8 @@ cdef class Hub:
         return True
 
     cdef int _write(self, Conn* c, bytes packet) except -1:
+        if not packet:           # a chunk without bytes would never leave
+            raise ValueError("not an encoded packet: it is empty")
         cdef uint8_t* out = link_reserve(&c.peer.link, <uint32_t> len(packet))
         if out != NULL:
             memcpy(out, <char*> packet, len(packet))

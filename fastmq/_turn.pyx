@@ -259,6 +259,7 @@ cdef void core_read(Core* core) noexcept nogil:
             core.woken = 0
         elif id == TICK:
             read(core.timer_fd, &ignored, 8)
+            core.ticked = 1
             core_advance(core, core.router.now_ms)
             if core.accept_paused:
                 core.accept_paused = 0

@@ -1,6 +1,5 @@
 """`$SYS/broker/...` under Mosquitto's names, which exporters parse."""
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -54,36 +53,30 @@ class SysTopics:
         self._stats = stats
         self._publish = publish
         self._interval_s = interval_s
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._due: float | None = None
         self._started = time.monotonic()
         self._last: dict[str, int] = {}
         self._last_at = self._started
         self._loads: dict[str, float] = {}
         self._said: dict[str, str] = {}
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Publishes at once and from then on in the interval."""
+    def start(self) -> None:
+        """Publishes at once, and from then on whenever `tick` finds the interval over."""
         if self._interval_s:
-            self._loop = loop
-            self._started = self._last_at = time.monotonic()
+            self._started = self._last_at = self._due = time.monotonic()
             self._say("version", f"fastmq version {fastmq.__version__}")
-            self._tick()
+            self.tick()
 
-    def stop(self) -> None:
-        """Publishes no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tick(self) -> None:
-        assert self._loop is not None
-        self._timer = self._loop.call_later(self._interval_s, self._tick)
+    def tick(self) -> None:
+        """Called a few times a second. (The loop would arm a timer of its own for each message anew.)"""
+        now = time.monotonic()
+        if self._due is None or now < self._due:
+            return
+        self._due = now + self._interval_s
         stats = self._stats()
         stats["clients_connected"] = stats["connects"] - stats["disconnects"]
         stats["clients_disconnected"] = stats["sessions"] - stats["clients_connected"]
         stats["connections_total"] = stats["connects"] + stats["connections_refused"]
-        now = time.monotonic()
         self._say("uptime", f"{int(now - self._started)} seconds")
         for name, counter in TOTALS.items():
             self._say(name, str(stats[counter]))

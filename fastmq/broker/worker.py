@@ -104,14 +104,15 @@ class Worker:
             self.hub.close()
             raise
         loop.add_reader(self.hub.fileno(), self.hub.on_ready)
-        self._systopics.start(loop)
+        self._systopics.start()
+        self.hub.on_tick = self._systopics.tick
         for listener in self.listeners:
             self._log.info(f"listening on {listener}")
 
     async def stop(self) -> None:
         """Tells the clients (0x8B), closes everything and frees it."""
         loop = asyncio.get_running_loop()
-        self._systopics.stop()
+        self.hub.on_tick = None
         self._sockets.close()
         try:
             await self._handshake.close()
