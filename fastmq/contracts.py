@@ -3,7 +3,7 @@
 A Protocol is added with its first implementation and its first user; there are no stubs here.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ __all__ = [
     "EnhancedAuthenticator",
     "Exchange",
     "Message",
+    "Store",
 ]
 
 
@@ -92,4 +93,46 @@ class EnhancedAuthenticator(Protocol):
 
     def begin(self, credentials: Credentials) -> Exchange:
         """A fresh exchange, for a connection or for a re-authentication."""
+        ...
+
+
+class Store(Protocol):
+    """What outlives the broker: sessions, subscriptions, queues, retained messages and wills, as records.
+
+    `fastmq/store/records.py` defines the records; a batch is records back to back. All methods block. They are called
+    from one thread at a time, not always the same one. Each but `close` raises StoreError.
+    """
+
+    def load(self) -> Iterator[bytes]:
+        """All that is stored, once, before the first `append`.
+
+        In this order: CLOCK (the engine's milliseconds now, downtime included); GROUP; SESSION; SUBSCRIBED; RECEIVED;
+        MESSAGE for those that are retained or a will, STUB for the others; RETAINED; WILL; DELIVERY by (subscriber,
+        position). Messages that expired meanwhile, deliveries without a message and messages that nothing refers to
+        are left out. A batch has 64 KiB to 1 MiB.
+        """
+        ...
+
+    def append(self, batch: bytes, sync: bool) -> None:
+        """Returns when the batch is committed: with `sync` on the medium, else at least with the operating system.
+
+        After StoreError nothing of it is stored, and the same batch may be tried again. Raises ValueError for bytes
+        that are no batch.
+        """
+        ...
+
+    def fetch(self, ids: Sequence[int]) -> list[bytes | None]:
+        """The MESSAGE records of these messages, in their order; None for one that is not there."""
+        ...
+
+    def maintain(self, budget_s: float) -> bool:
+        """A slice of housekeeping that takes about `budget_s`; True when there is more to do now."""
+        ...
+
+    def stat(self) -> Mapping[str, int]:
+        """Figures: `file_bytes`, `journal_bytes`, `sessions`, `deliveries`, `messages`, `commits` and more."""
+        ...
+
+    def close(self) -> None:
+        """Puts everything where it belongs and gives the files back. Nothing is called afterwards."""
         ...

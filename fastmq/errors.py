@@ -6,13 +6,15 @@
     |  |- MalformedPacket       the bytes are no packet (0x81)
     |  |- TopicNameInvalid      (0x90)
     |  `- TopicFilterInvalid    (0x8F)
-    `- StartError           the settings are right, but the machine says no (a port in use, for one)
+    |- StartError           the settings are right, but the machine says no (a port in use, for one)
+    `- StoreError           what must be durable could not be stored; carries whether there may be room later
 
 Raised deep, with the reason; turned into a packet, a log line or an exit code at one edge.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from fastmq.reasons import Reason
 
@@ -45,6 +47,17 @@ class ConfigError(FastmqError):
 
 class StartError(FastmqError):
     """The broker cannot start here, although its settings are valid."""
+
+
+class StoreError(FastmqError):
+    """The store could not do what it was asked; nothing of it was done, and it may be asked again."""
+
+    reason: Literal["full", "failed"]
+    """full: the disk is full, or the store has reached its size; there may be room later. failed: anything else."""
+
+    def __init__(self, reason: Literal["full", "failed"], message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ProtocolError(FastmqError):
