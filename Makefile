@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 ENGINE := $(wildcard fastmq/_*.pyx fastmq/_*.pxd)
 
-.PHONY: serve build test check bench micro spec fuzz asan wheel sdist docs clean
+.PHONY: serve build test check bench micro spec fuzz crash asan wheel sdist docs clean
 
 serve: build
 	$(BIN)/fastmq serve $(ARGS)
@@ -36,6 +36,10 @@ spec: build $(VENV)/.installed-dev $(VENV)/.provisioned
 
 fuzz: build $(VENV)/.installed-dev
 	$(BIN)/pytest tests/fuzz $(ARGS)
+
+# The same tests run in `make test`, with fewer rounds.
+crash: build $(VENV)/.installed-dev $(VENV)/.provisioned
+	CRASH_ROUNDS=200 $(BIN)/pytest tests/crash $(ARGS)
 
 asan: $(VENV)/.installed-dev $(VENV)/.provisioned
 	bash .ci/asan.sh $(ARGS)
