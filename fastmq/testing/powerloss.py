@@ -13,6 +13,7 @@ import random
 import shutil
 import struct
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,14 +60,14 @@ def compile_shim(folder: Path) -> Path:
 class Machine:
     """The machine on which the broker runs. What is below `disk` fails as it is told; `room` is for what this needs."""
 
-    def __init__(self, disk: Path, room: Path, *, loses_power: bool, seed: int = 0) -> None:
+    def __init__(self, disk: Path, room: Path, *, loses_power: bool, seed: int = 0, shim: Path | None = None) -> None:
         self.disk = disk
         self._room = room
         self._image = room / "image"
         self._boot_id = room / "boot_id"
         self._random = random.Random(seed)
         self._loses_power = loses_power
-        self._shim = compile_shim(room)
+        self._shim = shim or compile_shim(room)
         self._state = [0, 0, 0]
         control = room / "control"
         control.write_bytes(_CONTROL.pack(*self._state))
@@ -103,20 +104,21 @@ class Machine:
 
     # -- power cuts --------------------------------------------------------------------------------------------------
 
-    def _boot(self, uptime_ns: int) -> None:
-        """A new boot: another id, and a boot clock that begins again."""
+    def _boot(self, boot_clock_ns: int) -> None:
+        """Another boot id, and a boot clock that is off by so much."""
         self._image.mkdir(exist_ok=True)
         self._boot_id.write_text(f"{uuid.UUID(int=self._random.getrandbits(128), version=4)}\n")
-        self._set(2, uptime_ns)
+        self._set(2, boot_clock_ns)
 
-    def cut_power(self) -> None:
-        """The broker's process has been killed. The disk becomes what it must still hold; of what was written but not
-        synced, nothing or a random choice of blocks is there, too."""
-        import time
+    def cut_power(self, *, keeps_some: bool | None = None) -> None:
+        """The broker's process has been killed: the disk becomes what it must still hold.
 
+        `keeps_some`: and a random choice of the blocks that were written but not synced; None: now and then.
+        """
         assert self._loses_power
-        if (self._image / "complete").exists():
+        if keeps_some is None:
             keeps_some = self._random.random() < 0.5
+        if (self._image / "complete").exists():
             restored = self._room / "restored"
             self._restore("", restored, keeps_some)
             shutil.rmtree(self.disk)

@@ -127,7 +127,9 @@ def test_recovered_is_what_was_acknowledged_before_a_crash_and_came_after_it() -
     assert (story.books.counts["recovered"], story.books.counts["duplicates"]) == (2, 1)
 
 
-@pytest.mark.parametrize("payload", [b"", b"s", b"s/1/", b"s/x/", payload_of("s", 1)[:-1], payload_of("s", 2), b"\xff/1/"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"s", b"s/1/", b"s/x/", payload_of("s", 1)[:-1], payload_of("s", 2), b"\xff/1/"]
+)
 def test_a_payload_that_differs_by_a_byte_is_damaged(payload: bytes) -> None:
     story = Story().subscribed().sent(1)
     story.books.arrived(story.reader, story.stream.topic, payload)
