@@ -1,4 +1,4 @@
-"""A store in memory: the reference for all stores. Nothing outlives the process, but what one keeps can be opened again.
+"""A store in memory: the reference for all stores. What a closed one kept can be opened again; a process ends it.
 
 Its rules, which every store follows: a record sets, replaces or removes one thing, and what is not there is removed
 without complaint. ENDED and GROUP_GONE remove all that belongs to a session or a group.
