@@ -60,6 +60,8 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of the broker, dotted, beside the path of the store."""
     drain_every: int = 4
+    quiet_s: float = 4.0
+    """While it is drained: without any news for so long, nothing more will come."""
     has_faults: bool = False
     """Whether the disk may fail and the clock may jump; with power loss, they always may."""
     command: Sequence[str] = ()
@@ -125,7 +127,9 @@ class Proof:
             environment = self.machine.environment() if self.machine else {}
             self.child = Child(self.plan.folder / "broker.log", settings, environment, self.plan.command)
             resources.callback(self.child.kill)
-            self.load = Load(self.books, self.child.address, self.plan.qos, self.plan.seed)
+            self.load = Load(
+                self.books, self.child.address, self.plan.qos, seed=self.plan.seed, quiet_s=self.plan.quiet_s
+            )
             resources.callback(self._drop_clients)
             self.child.spawn()
             self.child.await_listening()
@@ -156,6 +160,8 @@ class Proof:
         """Load until a moment, an end, a start; the clients come back. `drains`: and the books are checked."""
         self.rounds += 1
         self.books.round = self.rounds
+        if drains and self._random.random() < 0.5:
+            self.load.rest_retained()
         self.run_to_a_moment()
         if drains:
             self.load.stop_flapping()

@@ -17,7 +17,7 @@ __all__ = ["Books", "Reader", "Stream", "Violation", "number_of", "payload_of"]
 
 Violation = Literal["lost", "repeated", "reordered", "ghosts", "damaged", "sessions_lost", "retained_wrong", "broken"]
 
-DETAILS_MAX: Final = 20
+DETAILS_MAX: Final = 6
 """How many violations of a kind are told in words."""
 
 SIZES: Final = (24, 40, 100, 32, 200, 1000, 48, 5000)

@@ -22,8 +22,6 @@ __all__ = ["Load"]
 RELEASE_S: Final = 0.003
 """How long subscribers hold acknowledgements back at most."""
 RECONNECT_S: Final = 0.02
-QUIET_S: Final = 4.0
-"""While it is drained: without any news for so long, nothing more will come."""
 LINGER_S: Final = 0.03
 """So long surplus copies have time to arrive, after everything else has."""
 
@@ -55,14 +53,18 @@ class Retained(Client):
 class Load:
     """All clients of one proof, for its whole time."""
 
-    def __init__(self, books: Books, address: tuple[str, int], qos: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, books: Books, address: tuple[str, int], qos: Sequence[int], *, seed: int, quiet_s: float
+    ) -> None:
         self.books = books
         self.flaps = False
         self._address = address
+        self._quiet_s = quiet_s
         self._random = random.Random(seed)
         self._retained = books.stream("retained", "crash/r", min(qos), is_retained=True)
         self.publishers = [self._publisher(level, number) for level in qos for number in (1, 2)]
-        self.publishers.append(Publisher("retainer", books, [self._retained], window=2))
+        self._retainer = Publisher("retainer", books, [self._retained], window=2)
+        self.publishers.append(self._retainer)
         group = books.reader("group", 1, is_group=True)
         self._flapper = self._subscriber("flapper", 1)
         self._away = self._subscriber("away", 2)
@@ -148,6 +150,10 @@ class Load:
         self._publish(True)
         self.flaps = True
 
+    def rest_retained(self) -> None:
+        """Nothing new is retained: what is sent again after an end must not hide what the broker forgot."""
+        self._retainer.active = False
+
     def stop_flapping(self) -> None:
         """What the one that comes and goes has subscribed stays as it is."""
         self.flaps = False
@@ -159,7 +165,7 @@ class Load:
         self._everyone(True)
         deadline = time.monotonic() + timeout_s
         moment = -1
-        while not self.run(self._is_drained, QUIET_S):
+        while not self.run(self._is_drained, self._quiet_s):
             if self.books.moment == moment or time.monotonic() > deadline:
                 break
             moment = self.books.moment
@@ -181,13 +187,13 @@ class Load:
         pongs = {client.name: client.pongs for client in self.clients}
         for client in self.clients:
             client.ping()
-        self.run(lambda: all(client.pongs > pongs[client.name] for client in self.clients), QUIET_S)
+        self.run(lambda: all(client.pongs > pongs[client.name] for client in self.clients), self._quiet_s)
         self.run(lambda: False, LINGER_S)
 
     def _check_retained(self) -> None:
         probe = Retained(f"probe-{self.books.moment}", self.books, self._retained.topic)
         self.clients.append(probe)
-        if self.run(lambda: probe.is_subscribed and probe.pongs > 0, QUIET_S):
+        if self.run(lambda: probe.is_subscribed and probe.pongs > 0, self._quiet_s):
             self.run(lambda: probe.payload is not None, LINGER_S)
             self.books.retained(self._retained, probe.payload)
         else:
