@@ -13,6 +13,7 @@ MEMORY_BYTES: Final = 32 * 1024 * 1024
 """How many bytes of batches are kept in memory too; those past it are read again when they are needed."""
 
 INSERT: Final = "INSERT INTO journal (seq, engine_ms, boot_ms, wall_ms, crc, records) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_AGAIN: Final = INSERT.replace("INSERT", "INSERT OR REPLACE", 1)
 
 
 class Damaged(Exception):

@@ -136,6 +136,7 @@ class MemoryStore:
     def load(self) -> Iterator[bytes]:
         kept = self.contents
         now_ms = engine_now(kept.last, self._clocks)
+        kept.last = stamp(now_ms, self._clocks)
         kept.tidy(now_ms)
         batch = bytearray(r.encode(r.Clock(now_ms)))
         for record in kept.records():
@@ -148,11 +149,11 @@ class MemoryStore:
     def append(self, batch: bytes, sync: bool) -> None:
         records = list(r.decode(batch))
         if any(isinstance(record, r.Stub) for record in records):
-            raise ValueError("a STUB is no record to append")
+            raise ValueError("record at some offset: is a STUB, which only a store writes")
         for record in records:
             self.contents.apply(record)
         engine_ms = [record.engine_ms for record in records if isinstance(record, r.Clock)]
-        self.contents.last = stamp(max(engine_ms, default=self.contents.last.engine_ms), self._clocks)
+        self.contents.last = stamp(max(self.contents.last.engine_ms, *engine_ms), self._clocks)
         self._commits += 1
         self._appended_bytes += len(batch)
 
@@ -176,4 +177,4 @@ class MemoryStore:
         }
 
     def close(self) -> None:
-        pass
+        self.contents.last = stamp(engine_now(self.contents.last, self._clocks), self._clocks)

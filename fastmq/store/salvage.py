@@ -14,7 +14,7 @@ from typing import Final
 from fastmq._records import Pack, scan
 from fastmq.store.clock import Stamp
 from fastmq.store.files import SUFFIXES, beside
-from fastmq.store.journal import INSERT
+from fastmq.store.journal import INSERT_AGAIN
 from fastmq.store.records import (
     KIND,
     Delivery,
@@ -164,7 +164,7 @@ def save_journal(source: sqlite3.Connection, into: sqlite3.Connection, out: Salv
     """Batches whose checksum is right. What is missing between them cannot be known."""
     for row in readable(source, "journal", "seq, engine_ms, boot_ms, wall_ms, crc, records", out):
         if is_sound_batch(row):
-            into.execute(INSERT.replace("INSERT", "INSERT OR REPLACE"), row)
+            into.execute(INSERT_AGAIN, row)
             out.rows["journal"] = out.rows.get("journal", 0) + 1
         else:
             out.bad_rows["journal"] = out.bad_rows.get("journal", 0) + 1
