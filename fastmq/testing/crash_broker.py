@@ -67,7 +67,7 @@ class Child:
         self._environment |= {"FASTMQ_" + key.upper().replace(".", "__"): text for key, text in settings.items()}
         self._environment |= environment or {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._log_start = 0
+        self._log_start = self._judged = 0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -84,7 +84,7 @@ class Child:
 
     def spawn(self) -> None:
         """Starts the process and does not wait for it."""
-        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._log_start = self._judged = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -104,14 +104,19 @@ class Child:
 
     def log(self) -> str:
         """What the process that was started last has logged."""
-        with self._log.open("rb") as log:
-            log.seek(self._log_start)
-            return log.read().decode("utf-8", "replace")
+        return self._log_from(self._log_start).decode("utf-8", "replace")
 
     def complaints(self) -> str:
-        """The end of the log if it has what must never be there, else nothing."""
-        log = self.log()
+        """The end of what was logged since the last call if it has what must never be there, else nothing."""
+        logged = self._log_from(self._judged)
+        self._judged += len(logged)
+        log = logged.decode("utf-8", "replace")
         return log[-1500:] if any(mark in log for mark in FATAL_MARKS) else ""
+
+    def _log_from(self, start: int) -> bytes:
+        with self._log.open("rb") as log:
+            log.seek(start)
+            return log.read()
 
     def kill(self) -> None:
         """SIGKILL: no code of the broker's runs any more."""
