@@ -155,8 +155,8 @@ cdef const char* take_will(const uint8_t** at, const uint8_t* end, Record* out) 
 
 
 cdef const char* take_subscribed(const uint8_t** at, const uint8_t* end, Record* out) noexcept nogil:
-    cdef const char* wrong = take_u8(at, end, 0x3F, &out.flags)
-    if wrong == NULL and (out.flags & 3 == 3 or out.flags >> 4 == 3):
+    cdef const char* wrong = take_u8(at, end, 0xBF, &out.flags)
+    if wrong == NULL and (out.flags & 3 == 3 or out.flags & 0x30 == 0x30 or out.flags & 0x40):
         return b"has no subscription options"
     if wrong == NULL:
         wrong = take_uv(at, end, SUBSCRIPTION_ID_MAX, &out.b)

@@ -123,7 +123,7 @@ class Subscribed:
 
     session: int
     options: int
-    """The Subscription Options byte of MQTT 5, section 3.8.3.1."""
+    """The Subscription Options byte of MQTT 5, section 3.8.3.1; 0x80 = its retained messages have not all been sent."""
     subscription_id: int
     """0 = none."""
     filter: str
@@ -270,8 +270,8 @@ class Reader:
         return packet_id
 
     def options(self) -> int:
-        options = self.u8(0x3F)
-        if options & 3 == 3 or options >> 4 == 3:
+        options = self.u8()
+        if options & 3 == 3 or options & 0x30 == 0x30 or options & 0x40:
             raise self.wrong(f"subscription options {options:#x}")
         return options
 

@@ -59,7 +59,7 @@ OF_SESSIONS = st.one_of(
     st.builds(
         r.Session, SERIALS, st.sampled_from(("", "c", "ü")), st.sampled_from((0, 60, 2**32 - 1)), NUMBERS, NUMBERS
     ),
-    st.builds(r.Subscribed, SERIALS, st.sampled_from((0, 1, 0x2E)), st.sampled_from((0, 1, 268_435_455)), FILTERS),
+    st.builds(r.Subscribed, SERIALS, st.sampled_from((0, 1, 0x2E, 0x81)), st.sampled_from((0, 1, 268_435_455)), FILTERS),
     st.builds(r.Unsubscribed, SERIALS, FILTERS),
     st.builds(r.Received, SERIALS, PACKET_IDS),
     st.builds(r.Released, SERIALS, PACKET_IDS),
