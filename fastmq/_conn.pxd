@@ -56,6 +56,7 @@ cdef struct Conn:
     uint8_t closing              # 0, or its place: on the closing list, or reaped
     uint8_t close_reason
     uint8_t with_will
+    uint8_t promises             # its CONNACK says what must be committed first
     uint8_t flushed_much         # this turn's share of output is used up
 
 cdef enum:

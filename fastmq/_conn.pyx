@@ -457,12 +457,16 @@ cdef bint conn_flush(Conn* c) noexcept nogil:
     cdef size_t n_iov, size
     cdef ssize_t n
     memset(&message, 0, sizeof(message))
+    cdef uint64_t committed = c.core.router.journal.committed
     message.msg_iov = iov
     while l.head != NULL:
         chunk = l.head
+        if chunk.gate > committed:
+            c.progress_ms = c.core.router.now_ms  # it waits for us
+            break
         n_iov = 0
         size = 0
-        while chunk != NULL and n_iov < IOV_MAX_USED:
+        while chunk != NULL and n_iov < IOV_MAX_USED and chunk.gate <= committed:
             iov[n_iov].iov_base = chunk.data + chunk.off
             iov[n_iov].iov_len = chunk.len - chunk.off
             size += iov[n_iov].iov_len

@@ -4,25 +4,32 @@
 All methods belong to one thread: the one whose event loop watches `fileno()`. Times are milliseconds of engine time.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastmq._conn cimport (
     Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
     conn_take_packet, core_find, core_wake, unlist,
 )
-from fastmq._link cimport link_reserve, link_set_aliases
-from fastmq._message cimport message_new
-from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, peer_session
-from fastmq._router cimport router_full, router_publish
-from fastmq._session cimport (
-    Session, session_attach, session_due, session_end, session_find, session_id, session_new, session_resume,
+from fastmq._journal cimport (
+    Journal, KEPT_NOT, Stored, journal_ask, journal_full, journal_gate, journal_rule, journal_take, stored_ref,
+    stored_unref,
 )
-from fastmq._share cimport Strategy
+from fastmq._link cimport link_open_gates, link_promise, link_set_aliases
+from fastmq._message cimport Message, message_new, message_unref
+from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, peer_session
+from fastmq._restore cimport Restoration, restoration_end, restoration_init, restore_batch, restore_message
+from fastmq._router cimport router_bytes, router_full, router_publish
+from fastmq._session cimport (
+    Session, session_attach, session_due, session_end, session_find, session_id, session_new, session_opened,
+    session_resume, sessions_go_on,
+)
+from fastmq._share cimport Strategy, groups_take_bodies
 from fastmq._table cimport table_at, table_size
 from fastmq._tap cimport Tap, tap_make, taps_notify
 from fastmq._turn cimport (
-    core_advance, core_clock, core_close, core_finish, core_go_on, core_listen, core_open, core_read, core_unlisten,
+    core_advance, core_clock, core_close, core_finish, core_go_on, core_listen, core_open, core_read,
+    core_set_clock, core_unlisten,
 )
 from fastmq._wire cimport AUTH, Publish, SESSION_TAKEN_OVER, check_topic_name, get_varint, hash_bytes, parse_publish
 
@@ -30,6 +37,9 @@ from fastmq._codec import decode
 from fastmq.errors import ProtocolError
 
 STRATEGIES = ("round_robin", "random", "sticky", "hash_clientid", "hash_topic", "least_inflight")
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t write(int fd, const void* data, size_t n)
 
 cdef extern from "<sys/socket.h>" nogil:
     """
@@ -73,13 +83,24 @@ cdef class Hub:
     """The connections, sessions and routes of one worker."""
 
     cdef Core _core
+    cdef Restoration _restoration
     cdef bint _open
+    cdef bint _restoring
     cdef bint _in_turn
     #: Callable[[int, bytes], None], gets the body of CONNECT; answers, now or later, with start or reject
     cdef public object on_connect
     cdef public object on_auth     #: Callable[[int, Auth], None] | None
     cdef public object on_tick     #: Callable[[], None] | None: four times a second; spares the loop a timer of its own
     cdef public object on_gone     #: Callable[[bytes, int], None] | None: a client's connection ended, with our reason
+
+    #: Callable[[bytes, bool], None] | None: a batch of the journal, and whether it must reach the medium; answered,
+    #: from any thread, with committed() or failed()
+    cdef public object on_batch
+    cdef public object on_want     #: Callable[[list[int]], None] | None: messages of the store; answered with bodies()
+    cdef public object on_broken   #: Callable[[], None] | None: the journal has a gap for want of memory
+    cdef bint _has_committed       # set by other threads, taken by the next turn; so are the next two
+    cdef int _failed
+    cdef object _bodies            #: list[bytes | None] | None
 
     def __cinit__(self) -> None:
         memset(&self._core, 0, sizeof(Core))
@@ -97,6 +118,9 @@ cdef class Hub:
     ) -> None:
         cdef Core* core = &self._core
         self.on_connect = self.on_auth = self.on_tick = self.on_gone = None
+        self.on_batch = self.on_want = self.on_broken = self._bodies = None
+        self._has_committed = self._restoring = False
+        self._failed = 0
         core.slow_after_ms = slow_after_ms
         core.connect_timeout_ms = connect_timeout_ms
         core.connections_max = connections_max
@@ -161,6 +185,7 @@ cdef class Hub:
         self._in_turn = True
         try:
             core.wants_gone = self.on_gone is not None
+            self._hear_store()
             with nogil:
                 core.router.now_ms = core_clock(core)
                 core_read(core)
@@ -183,8 +208,177 @@ cdef class Hub:
                 core.ticked = 0
                 if self.on_tick is not None:
                     self.on_tick()
+            if core.router.journal.on:
+                self._tell_store()
         finally:
             self._in_turn = False
+
+    # -- the store -----------------------------------------------------------------------------------------------------
+
+    def keep(self, uint8_t level, rules: list[tuple[bytes, int]], size_t backlog_max=16 << 20) -> None:
+        """What is to be durable: 0 nothing, 1 what survives the process, 2 what survives a power cut.
+
+        `rules` give other levels to the topics that their filters match, the first match counts. At `backlog_max` bytes
+        of records that wait for the store, publishers wait too. The journal begins with `restored`.
+        """
+        self._check()
+        cdef Journal* j = &self._core.router.journal
+        j.level = j.state_level = level
+        j.max = backlog_max
+        for topic_filter, each in rules:
+            if not journal_rule(j, <uint8_t*> <char*> (<bytes> topic_filter), <uint32_t> len(topic_filter), each):
+                raise MemoryError("no memory for a rule of durability")
+
+    def restore(self, bytes batch not None) -> None:
+        """Takes a batch of what the store loads, in its order, before anything else happens.
+
+        :raises ValueError: a record is malformed.
+        """
+        self._check()
+        if not self._restoring:
+            restoration_init(&self._restoration, &self._core.sessions)
+            self._restoring = True
+        cdef const uint8_t* data = <uint8_t*> <char*> batch
+        cdef size_t n = len(batch)
+        cdef int failed
+        with nogil:
+            failed = restore_batch(&self._restoration, data, n)
+        if failed == -2:
+            raise MemoryError("no memory for what the store holds")
+        if failed:
+            raise ValueError("a record of the store is malformed")
+
+    def restored(self) -> dict:
+        """All is loaded: engine time goes on, sessions' clocks run, and the journal begins. Returns what there was."""
+        self._check()
+        cdef Core* core = &self._core
+        cdef Journal* j = &core.router.journal
+        cdef Restoration* x = &self._restoration
+        if not self._restoring:
+            restoration_init(x, &core.sessions)
+        if x.clock_ms >= 0:
+            core_set_clock(core, x.clock_ms)
+        found = {"records": x.records, "skipped": x.skipped, "sessions": core.router.stats.sessions}
+        j.on = j.state_level != KEPT_NOT
+        restoration_end(x, True)
+        self._restoring = False
+        core_wake(core)
+        return found
+
+    def committed(self) -> None:
+        """The batch is committed. May be called from any thread."""
+        self._has_committed = True
+        self._poke()
+
+    def failed(self, uint8_t reason) -> None:
+        """The batch cannot be committed now, and will be tried again; clients hear `reason`. From any thread."""
+        self._failed = reason
+        self._poke()
+
+    def broke(self) -> None:
+        """The batch can never be committed: nothing is promised any more, see on_broken. From any thread."""
+        self._core.router.journal.broken = 1
+        self._poke()
+
+    def bodies(self, list found not None) -> None:
+        """The MESSAGE records that were wanted, in the same order, None for what is lost. From any thread."""
+        self._bodies = found
+        self._poke()
+
+    cdef void _poke(self) noexcept:
+        cdef uint64_t one = 1
+        if self._core.wake_fd >= 0:
+            write(self._core.wake_fd, &one, 8)
+
+    cdef int _hear_store(self) except -1:
+        """What other threads have left for this turn."""
+        cdef Core* core = &self._core
+        cdef Journal* j = &core.router.journal
+        if self._failed:
+            j.trouble = <uint8_t> self._failed
+            self._failed = 0
+        if self._has_committed:
+            self._has_committed = False
+            if j.busy:
+                j.busy = 0
+                j.trouble = 0
+                j.committed = j.seq - 1
+                link_open_gates(&core.wire)
+        if self._bodies is not None:
+            found, self._bodies = self._bodies, None
+            self._take_bodies(found)
+        return 0
+
+    cdef int _take_bodies(self, list found) except -1:
+        cdef Core* core = &self._core
+        cdef Journal* j = &core.router.journal
+        cdef uint32_t i, n = j.n_asked
+        cdef Message** made = <Message**> calloc(n + 1, sizeof(void*))
+        cdef Stored* st
+        if made == NULL:
+            raise MemoryError("no memory for what the store brought back")
+        for i in range(n):
+            st = j.asked[i]
+            st.wanted = 0
+            record = found[i] if i < <uint32_t> len(found) else None
+            if st.message != NULL:
+                continue         # it has come by another way
+            if record is not None:
+                made[i] = restore_message(core.router, <uint8_t*> <char*> (<bytes> record), len(<bytes> record))
+            if made[i] == NULL:
+                st.lost = 1
+                continue
+            made[i].stored = stored_ref(st)
+            st.message = made[i]
+        groups_take_bodies(&core.groups)
+        sessions_go_on(&core.sessions)
+        for i in range(n):
+            if made[i] != NULL:
+                message_unref(made[i])
+            stored_unref(j.asked[i])
+        j.n_asked = 0
+        free(made)
+        return 0
+
+    cdef int _tell_store(self) except -1:
+        """Hands over the batch, unless one is on its way, and asks for messages."""
+        cdef Core* core = &self._core
+        cdef Journal* j = &core.router.journal
+        if j.broken:
+            if self.on_broken is not None:
+                broken, self.on_broken = self.on_broken, None
+                broken()
+            return 0
+        if j.len and not j.busy and self.on_batch is not None:
+            batch = (<char*> j.data)[:j.len]
+            sync = j.sync != 0
+            journal_take(j)
+            if core.waiting.head != NULL:
+                core_wake(core)  # there is room again for those who wait for it
+            self.on_batch(batch, sync)
+        if j.n_wanted and self.on_want is not None:
+            wanted = self.wanted()
+            if wanted:
+                self.on_want(wanted)
+        return 0
+
+    def wanted(self) -> list[int]:
+        """The messages that are asked back from the store from now on, to be answered with `bodies`."""
+        cdef Journal* j = &self._core.router.journal
+        cdef uint32_t i
+        return [j.asked[i].id for i in range(journal_ask(j))]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that was recorded is committed."""
+        return journal_gate(&self._core.router.journal) == 0 and not self._core.router.journal.busy
+
+    @property
+    def trouble(self) -> int:
+        """The reason code for what the store cannot keep now; 0: all is well."""
+        if self._core.router.journal.on and journal_full(&self._core.router.journal):
+            return self._core.router.journal.trouble or 0x97
+        return self._core.router.journal.trouble
 
     cdef int _gone(self) except -1:
         cdef Gone* gone = self._core.gone
@@ -288,6 +482,7 @@ cdef class Hub:
         cdef Publish p
         cdef uint8_t* name = <uint8_t*> <char*> client_id
         cdef uint32_t n = <uint32_t> len(client_id)
+        cdef uint64_t records = core.router.journal.records
         if c == NULL or c.closing:
             return None
         if will is not None:
@@ -324,6 +519,8 @@ cdef class Hub:
             s.will = message_new(&core.router.ledger, &p, hash_bytes(p.topic, p.topic_len), s.base.serial, 0)
             if s.will == NULL:
                 raise MemoryError("no memory for a will")
+        session_opened(s)
+        c.promises = core.router.journal.records != records and not core.router.journal.trouble
         core.router.stats.connects += 1
         return present
 
@@ -335,7 +532,7 @@ cdef class Hub:
         cdef Conn* c = core_find(&self._core, id)
         if c == NULL or c.closing:
             return
-        self._write(c, connack)
+        self._write(c, connack, journal_gate(&self._core.router.journal) if c.promises else 0)
         conn_open(c, keepalive_ms)
         session_resume(peer_session(&c.peer))
         core_wake(&self._core)
@@ -364,10 +561,10 @@ cdef class Hub:
         core_wake(&self._core)
         return True
 
-    cdef int _write(self, Conn* c, bytes packet) except -1:
+    cdef int _write(self, Conn* c, bytes packet, uint64_t gate=0) except -1:
         if not packet:           # a chunk without bytes would never leave
             raise ValueError("not an encoded packet: it is empty")
-        cdef uint8_t* out = link_reserve(&c.peer.link, <uint32_t> len(packet))
+        cdef uint8_t* out = link_promise(&c.peer.link, <uint32_t> len(packet), gate)
         if out != NULL:
             memcpy(out, <char*> packet, len(packet))
             self._core.router.stats.packets_sent += 1
@@ -429,7 +626,9 @@ cdef class Hub:
         counters["subscriptions"] = core.router.trie.subscriptions
         counters["retained"] = core.router.retained.count
         counters["retained_bytes"] = core.router.retained.payload_bytes
-        counters["memory_bytes"] = core.router.ledger.bytes + core.router.trie.bytes + core.router.retained.bytes
+        counters["memory_bytes"] = router_bytes(core.router)
+        counters["journal_bytes"] = core.router.journal.bytes
+        counters["journal_records"] = core.router.journal.records
         counters["memory_peak"] = core.router.ledger.peak
         return counters
 

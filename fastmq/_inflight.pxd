@@ -5,8 +5,9 @@ Window: what was sent and is not finished. A ring keyed by packet id, allocated 
 peer's Receive Maximum asks. ReceiveSet: the packet ids of QoS 2 publishes that await PUBREL, a bitmap in 16 lazy pages.
 Queue: deliveries that wait for the window, oldest first.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from fastmq._message cimport Ledger, Message
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._journal cimport Stored
+from fastmq._message cimport Ledger, Message, message_expired, message_size
 
 cdef enum DeliveryState:
     FREE = 0
@@ -14,23 +15,30 @@ cdef enum DeliveryState:
     AWAIT_PUBREC = 2
     AWAIT_PUBCOMP = 3
 
+cdef enum RecordedBy:            # under whose serial the store has a delivery
+    BY_NONE = 0
+    BY_SESSION = 1
+    BY_GROUP = 2                 # it is in flight to a member whose session ends with its connection
+
 cdef struct Delivery:
-    Message* message             # one reference; NULL once PUBREC came [MQTT-4.3.3-6]
+    Message* message             # one reference; NULL once PUBREC came [MQTT-4.3.3-6], and while it is only stored
+    Stored* stored               # one reference, while the message is only in the store
     void* share                  # the Group* that it came from, or NULL
     uint32_t* ids                # NULL, or [n, id, ...] when there is more than one; owned
+    uint64_t position            # in the order of its subscriber's deliveries
     uint32_t id                  # Subscription Identifier, 0 = none
-    uint32_t order               # of sending, for redelivery in the original order
     uint16_t packet_id
     uint8_t qos
     uint8_t retain
     uint8_t state
+    uint8_t recorded             # a RecordedBy
 
 cdef struct Window:
     Ledger* ledger
     Delivery* slots
     uint32_t cap                 # a power of two, 0 = none yet
     uint32_t used
-    uint32_t next_order
+    uint64_t last_position       # of the session's deliveries, queued ones too
     uint16_t last_id
 
 cdef struct Queue:
@@ -49,10 +57,27 @@ cdef struct ReceiveSet:
 cdef inline Delivery* queue_at(Queue* q, uint32_t i) noexcept nogil:
     return q.ring + ((q.head + i) & (q.cap - 1))
 
+cdef inline bint is_away(const Delivery* d) noexcept nogil:
+    """Whether the message is only in the store."""
+    return d.message == NULL and d.stored != NULL
+
+cdef inline uint32_t delivery_size(const Delivery* d) noexcept nogil:
+    if d.message != NULL:
+        return message_size(d.message)
+    return d.stored.size if d.stored != NULL else 0
+
+cdef inline bint delivery_expired(const Delivery* d, int64_t now_ms) noexcept nogil:
+    if d.message != NULL:
+        return message_expired(d.message, now_ms)
+    return d.stored != NULL and d.stored.expires_ms != 0 and d.stored.expires_ms <= now_ms
+
 cdef bint delivery_ids(Delivery* d, const uint32_t* ids, uint32_t n) noexcept nogil
+cdef bint delivery_fetch(Delivery* d) noexcept nogil
+cdef void delivery_store_only(Delivery* d) noexcept nogil
 cdef void delivery_release(Delivery* d) noexcept nogil
 
-cdef Delivery* window_take(Window* w, uint32_t limit) noexcept nogil
+cdef Delivery* window_take(Window* w, uint32_t limit, uint64_t position) noexcept nogil
+cdef Delivery* window_restore(Window* w, uint16_t packet_id, uint64_t position) noexcept nogil
 cdef Delivery* window_get(Window* w, uint16_t packet_id) noexcept nogil
 cdef void window_finish(Window* w, Delivery* d) noexcept nogil
 cdef uint32_t window_ordered(Window* w, Delivery** out) noexcept nogil

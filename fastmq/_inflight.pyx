@@ -3,7 +3,8 @@
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcpy, memset
 
-from fastmq._message cimport charge, message_unref
+from fastmq._journal cimport stored_ref, stored_unref
+from fastmq._message cimport charge, message_ref, message_unref
 
 
 cdef bint delivery_ids(Delivery* d, const uint32_t* ids, uint32_t n) noexcept nogil:
@@ -24,8 +25,30 @@ cdef void delivery_release(Delivery* d) noexcept nogil:
     if d.message != NULL:
         message_unref(d.message)
         d.message = NULL
+    if d.stored != NULL:
+        stored_unref(d.stored)
+        d.stored = NULL
     free(d.ids)
     d.ids = NULL
+
+
+cdef bint delivery_fetch(Delivery* d) noexcept nogil:
+    """Takes the message of a delivery that is away, if it has come back into memory."""
+    cdef Stored* st = d.stored
+    if st == NULL or st.message == NULL:
+        return False
+    d.message = message_ref(<Message*> st.message)
+    d.stored = NULL
+    stored_unref(st)
+    return True
+
+
+cdef void delivery_store_only(Delivery* d) noexcept nogil:
+    """Lets go of a message that has been recorded: its body comes back from the store when it is its turn."""
+    cdef Message* m = d.message
+    d.stored = stored_ref(m.stored)
+    d.message = NULL
+    message_unref(m)
 
 
 # -- window ------------------------------------------------------------------------------------------------------------
@@ -45,8 +68,8 @@ cdef bint window_grow(Window* w) noexcept nogil:
     return True
 
 
-cdef Delivery* window_take(Window* w, uint32_t limit) noexcept nogil:
-    """A slot with a fresh packet id and its place in the order; NULL when `limit` are in use or memory is out."""
+cdef Delivery* window_take(Window* w, uint32_t limit, uint64_t position) noexcept nogil:
+    """A slot with a fresh packet id; NULL when `limit` are in use or memory is out. Position 0: behind all others."""
     cdef Delivery* d
     if w.used >= limit:
         return NULL
@@ -61,10 +84,32 @@ cdef Delivery* window_take(Window* w, uint32_t limit) noexcept nogil:
         if d.state == FREE:
             break
     w.used += 1
-    w.next_order += 1
+    if position == 0:
+        w.last_position += 1
+        position = w.last_position
     memset(d, 0, sizeof(Delivery))
     d.packet_id = w.last_id
-    d.order = w.next_order
+    d.position = position
+    return d
+
+
+cdef Delivery* window_restore(Window* w, uint16_t packet_id, uint64_t position) noexcept nogil:
+    """The slot of a packet id that was in flight before the broker started; NULL: it is taken, or memory is out."""
+    cdef Delivery* d
+    if packet_id == 0 or window_get(w, packet_id) != NULL:
+        return NULL
+    while w.cap == 0 or w.slots[packet_id & (w.cap - 1)].state != FREE:
+        if w.cap >= 65536 or not window_grow(w):
+            return NULL
+    d = w.slots + (packet_id & (w.cap - 1))
+    memset(d, 0, sizeof(Delivery))
+    d.packet_id = packet_id
+    d.position = position
+    d.state = AWAIT_PUBACK       # the caller knows better; taken in any case
+    w.used += 1
+    w.last_id = packet_id
+    if position > w.last_position:
+        w.last_position = position
     return d
 
 
@@ -88,7 +133,7 @@ cdef void window_finish(Window* w, Delivery* d) noexcept nogil:
 
 
 cdef int by_order(const void* a, const void* b) noexcept nogil:
-    return 1 if (<Delivery**> a)[0].order > (<Delivery**> b)[0].order else -1
+    return 1 if (<Delivery**> a)[0].position > (<Delivery**> b)[0].position else -1
 
 
 cdef uint32_t window_ordered(Window* w, Delivery** out) noexcept nogil:
@@ -254,7 +299,7 @@ cdef class InflightProbe:
 
     def take(self, uint32_t limit) -> int:
         """A packet id in flight from now on, or 0 when `limit` are."""
-        cdef Delivery* d = window_take(&self._window, limit)
+        cdef Delivery* d = window_take(&self._window, limit, 0)
         if d == NULL:
             return 0
         d.state = AWAIT_PUBACK

@@ -19,6 +19,7 @@ cdef struct Chunk:
     Chunk* next
     Message* message             # the owner of `data`, or NULL when the bytes are the chunk's own
     uint8_t* data
+    uint64_t gate                # the journal's batch that must be committed before these bytes may leave, 0 = none
     uint32_t len                 # bytes that are filled
     uint32_t off                 # of them, bytes that have been sent
     uint32_t cap                 # room for own bytes, 0 for a reference
@@ -39,6 +40,7 @@ cdef struct AliasTable:          # topic -> alias, both as the receiver knows th
 cdef struct Wire:                # what the links of one worker share
     Router* router
     Link* dirty                  # a stack of links with something to send
+    Link* gated                  # links with output that waits for a commit
     Chunk* small                 # free chunks
     Chunk* large
     uint32_t n_small
@@ -52,6 +54,9 @@ cdef struct Link:
     Chunk* head
     Chunk* tail
     Link* next_dirty
+    Link* next_gated
+    Link** prev_gated            # what points at this link in the list of gated ones; NULL while it is not there
+    uint64_t gate                # the highest of its chunks' gates
     AliasTable* aliases          # ours towards the client; NULL when it allows none
     uint32_t out_bytes
     uint32_t packet_max          # the client's Maximum Packet Size, 0 = none
@@ -65,15 +70,21 @@ cdef uint8_t* link_chunk(Link* l, uint32_t n) noexcept nogil
 cdef bint link_refer(Link* l, Message* m, const uint8_t* data, uint32_t n) noexcept nogil
 cdef bint link_publish(
     Link* l, const Publish* p, Message* m, uint8_t qos, bint retain, bint dup, uint16_t packet_id,
-    const uint32_t* ids, uint32_t n_ids, uint32_t hash
+    const uint32_t* ids, uint32_t n_ids, uint32_t hash, uint64_t gate
 ) noexcept nogil
 cdef bint link_image(Link* l, Pub* pub, bint retain) noexcept nogil
-cdef bint link_ack(Link* l, uint8_t first, uint16_t packet_id, uint8_t reason) noexcept nogil
+cdef bint link_ack(Link* l, uint8_t first, uint16_t packet_id, uint8_t reason, uint64_t gate) noexcept nogil
+cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate) noexcept nogil
+cdef void link_open_gates(Wire* w) noexcept nogil
 cdef bint link_fits(Link* l, uint32_t remaining) noexcept nogil
 cdef void link_clear(Link* l) noexcept nogil
 cdef void link_sent(Link* l, uint32_t n) noexcept nogil
 cdef bint link_set_aliases(Link* l, uint16_t limit) noexcept nogil
 cdef void wire_clear(Wire* w) noexcept nogil
+
+cdef inline bint link_is_gated(const Link* l) noexcept nogil:
+    """Whether the first of its output waits for a commit."""
+    return l.head != NULL and l.head.gate > l.wire.router.journal.committed
 
 cdef inline void link_mark(Link* l) noexcept nogil:
     if not l.dirty:

@@ -48,12 +48,56 @@ cdef uint8_t* link_chunk(Link* l, uint32_t n) noexcept nogil:
     c.next = NULL
     c.message = NULL
     c.data = <uint8_t*> c + sizeof(Chunk)
+    c.gate = 0
     c.cap = cap
     c.off = 0
     c.len = n
     charge(&w.router.ledger, <int64_t> cap)
     link_hang(l, c, n)
     return c.data
+
+
+cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate) noexcept nogil:
+    """Like link_reserve, for bytes that may leave only when the journal's batch `gate` is committed; 0: at once.
+
+    What is written after them waits behind them, so that a client hears everything in its order.
+    """
+    cdef Chunk* c = l.tail
+    cdef uint8_t* out
+    if gate == 0 or (c != NULL and c.gate == gate):
+        return link_reserve(l, n)
+    out = link_chunk(l, n)
+    if out == NULL:
+        return NULL
+    l.tail.gate = l.gate = gate
+    if l.prev_gated == NULL:
+        l.next_gated = l.wire.gated
+        if l.next_gated != NULL:
+            l.next_gated.prev_gated = &l.next_gated
+        l.prev_gated = &l.wire.gated
+        l.wire.gated = l
+    return out
+
+
+cdef void ungate(Link* l) noexcept nogil:
+    if l.prev_gated != NULL:
+        l.prev_gated[0] = l.next_gated
+        if l.next_gated != NULL:
+            l.next_gated.prev_gated = l.prev_gated
+        l.prev_gated = NULL
+
+
+cdef void link_open_gates(Wire* w) noexcept nogil:
+    """A batch has been committed: what waited for it may leave."""
+    cdef Link* l = w.gated
+    cdef Link* after
+    while l != NULL:
+        after = l.next_gated
+        if not link_is_gated(l):
+            link_mark(l)
+        if l.gate <= w.router.journal.committed:
+            ungate(l)
+        l = after
 
 
 cdef void link_hang(Link* l, Chunk* c, uint32_t n) noexcept nogil:
@@ -79,6 +123,7 @@ cdef bint link_refer(Link* l, Message* m, const uint8_t* data, uint32_t n) noexc
     c.next = NULL
     c.message = message_ref(m)
     c.data = <uint8_t*> data
+    c.gate = 0
     c.len = n
     c.off = 0
     c.cap = 0
@@ -124,6 +169,7 @@ cdef void link_clear(Link* l) noexcept nogil:
     """Drops what is queued and frees what the link holds."""
     cdef Chunk* c
     cdef uint32_t i
+    ungate(l)
     while l.head != NULL:
         c = l.head
         l.head = c.next
@@ -203,9 +249,9 @@ cdef bint link_fits(Link* l, uint32_t remaining) noexcept nogil:
 
 cdef bint link_publish(
     Link* l, const Publish* p, Message* m, uint8_t qos, bint retain, bint dup, uint16_t packet_id,
-    const uint32_t* ids, uint32_t n_ids, uint32_t hash
+    const uint32_t* ids, uint32_t n_ids, uint32_t hash, uint64_t gate
 ) noexcept nogil:
-    """Queues one PUBLISH; with `m`, a large payload is shared instead of copied.
+    """Queues one PUBLISH; with `m`, a large payload is shared instead of copied. `gate`: see link_promise.
 
     False: above the client's Maximum Packet Size (it is as if it had been sent [MQTT-3.1.2-25]), or the link is broken.
     """
@@ -240,7 +286,7 @@ cdef bint link_publish(
         return False
     if m != NULL and p.payload_len >= SHARE_MIN:
         copied = 0
-    out = link_reserve(l, 1 + varint_size(remaining) + remaining - p.payload_len + copied)
+    out = link_promise(l, 1 + varint_size(remaining) + remaining - p.payload_len + copied, gate)
     if out == NULL:
         return False
     out[0] = <uint8_t> (0x30 | (dup << 3) | (qos << 1) | retain)
@@ -318,11 +364,11 @@ cdef bint link_image(Link* l, Pub* pub, bint retain) noexcept nogil:
     return True
 
 
-cdef bint link_ack(Link* l, uint8_t first, uint16_t packet_id, uint8_t reason) noexcept nogil:
-    """Queues PUBACK, PUBREC, PUBREL or PUBCOMP; a reason other than success needs MQTT 5."""
+cdef bint link_ack(Link* l, uint8_t first, uint16_t packet_id, uint8_t reason, uint64_t gate) noexcept nogil:
+    """Queues PUBACK, PUBREC, PUBREL or PUBCOMP; a reason other than success needs MQTT 5. `gate`: see link_promise."""
     cdef uint8_t* out
     cdef bint long_form = reason != 0 and l.version == 5
-    out = link_reserve(l, 5 if long_form else 4)
+    out = link_promise(l, 5 if long_form else 4, gate)
     if out == NULL:
         return False
     out[0] = first

@@ -5,7 +5,12 @@ A message is made once, when something must keep it past the read buffer (a queu
 payload on its way out), and freed when the last holder lets go. Its bytes are on the ledger of its router.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._journal cimport Journal, Stored
 from fastmq._wire cimport Publish
+
+cdef enum:
+    CURRENT = 1
+    RECORDED = 2
 
 cdef struct Ledger:
     int64_t bytes              # messages, queues, windows and output buffers alive now
@@ -19,10 +24,11 @@ cdef struct Message:
     uint32_t hash              # of the topic
     uint8_t qos                # as published
     uint8_t retain             # as published
-    uint8_t current            # still the retained message of its topic
+    uint8_t current            # still the retained message of its topic; with RECORDED if the store knows that
     uint64_t origin            # serial of the publisher's session, 0 = the broker
     int64_t expires_ms         # engine time, 0 = never
     Ledger* ledger
+    Stored* stored             # what the store knows it by, one reference; NULL: it has not been recorded
     # topic, properties and payload follow
 
 cdef inline uint8_t* message_topic(const Message* m) noexcept nogil:
@@ -56,4 +62,5 @@ cdef inline bint message_expired(const Message* m, int64_t now_ms) noexcept nogi
 
 cdef Message* message_new(Ledger* ledger, const Publish* p, uint32_t hash, uint64_t origin,
                           int64_t now_ms) noexcept nogil
+cdef Stored* message_store(Journal* j, Message* m) noexcept nogil
 cdef void message_free(Message* m) noexcept nogil

@@ -4,14 +4,15 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from fastmq._inflight cimport receive_add, receive_drop, receive_has
-from fastmq._link cimport link_ack, link_reserve
-from fastmq._message cimport charge
-from fastmq._router cimport router_full, router_publish
-from fastmq._session cimport (
-    session_pubcomp, session_pubrec, session_puback, session_pump, session_subscribe, session_unsubscribe,
-    session_waiting,
+from fastmq._journal cimport (
+    Journal, REC_RECEIVED, REC_RELEASED, journal_full, journal_gate, record_clock, record_packet_id,
 )
+from fastmq._link cimport link_ack, link_promise, link_reserve
+from fastmq._message cimport charge
+from fastmq._router cimport router_full, router_keeps, router_publish
+from fastmq._session cimport session_pubcomp, session_pubrec, session_puback, session_pump, session_waiting
 from fastmq._share cimport share_prefix
+from fastmq._subscribe cimport session_subscribe, session_unsubscribe
 from fastmq._trie cimport OPT_NO_LOCAL, OPT_RETAIN_AS_PUBLISHED
 from fastmq._wire cimport (
     AUTH, CONNECT, DISCONNECT, MALFORMED, NOT_AUTHORIZED, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED,
@@ -70,8 +71,10 @@ cdef inline bint is_reserved(const Publish* p) noexcept nogil:
 
 cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil:
     cdef Router* r = c.protocol.router
+    cdef Journal* j = &r.journal
     cdef Session* s = peer_session(c)
     cdef Publish p
+    cdef uint64_t gate = 0, records = j.records
     cdef int fresh, reason = parse_publish(first, body, n, c.link.version, &p), subscribers
     if reason:
         return reason
@@ -93,7 +96,8 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
     r.stats.publish_bytes_received += p.payload_len
     if p.qos == 2:
         if receive_has(s.received, p.packet_id):
-            link_ack(&c.link, 0x50, p.packet_id, 0)  # a repeat: acknowledged, not routed again [MQTT-4.3.3-10]
+            # A repeat: acknowledged, not routed again [MQTT-4.3.3-10]; what it repeats may not be committed yet.
+            link_ack(&c.link, 0x50, p.packet_id, 0, journal_gate(j) if s.base.durable else 0)
             return GO_ON
         if c.link.version == 5 and s.received != NULL and s.received.used >= c.protocol.receive_max:
             return RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-9]
@@ -105,12 +109,19 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
         r.stats.dropped_denied += 1
         r.stats.publish_dropped += 1
         subscribers, reason = 0, PAYLOAD_FORMAT_INVALID
+    elif (j.len and journal_full(j) and (p.qos or p.retain)) or (
+        p.qos and c.link.version < 5 and (router_full(r) or (j.trouble and router_keeps(r, &p)))
+    ):
+        # The store is behind, or there is no way to refuse it: it stays unread until there is room.
+        r.stats.publish_received -= 1
+        r.stats.publish_bytes_received -= p.payload_len
+        c.hold = 1
+        return GO_ON
+    elif j.trouble and (p.qos or p.retain) and router_keeps(r, &p):
+        r.stats.dropped_memory += 1
+        r.stats.publish_dropped += 1
+        subscribers, reason = 0, j.trouble
     elif router_full(r):
-        if p.qos and c.link.version < 5:  # no way to refuse it: it stays unread until there is room
-            r.stats.publish_received -= 1
-            r.stats.publish_bytes_received -= p.payload_len
-            c.hold = 1
-            return GO_ON
         r.stats.dropped_memory += 1
         r.stats.publish_dropped += 1
         subscribers, reason = 0, QUOTA_EXCEEDED
@@ -118,13 +129,19 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
         subscribers = router_publish(r, &p, s.base.serial, NULL)
         reason = 0 if subscribers else NO_MATCHING_SUBSCRIBERS
     if p.qos == 1:
-        link_ack(&c.link, 0x40, p.packet_id, <uint8_t> reason)
+        if j.records != records:
+            gate = journal_gate(j)
+        link_ack(&c.link, 0x40, p.packet_id, <uint8_t> reason, gate)  # when it is stored, see link_promise
     elif p.qos == 2:
         if reason < 0x80 or c.link.version < 5:
             fresh = receive_add(&s.received, p.packet_id)
             if fresh < 0:
                 return QUOTA_EXCEEDED
-        link_ack(&c.link, 0x50, p.packet_id, <uint8_t> reason)
+            if s.base.durable:
+                record_packet_id(j, REC_RECEIVED, s.base.serial, p.packet_id)
+        if j.records != records:
+            gate = journal_gate(j)
+        link_ack(&c.link, 0x50, p.packet_id, <uint8_t> reason, gate)
     return GO_ON
 
 
@@ -183,6 +200,7 @@ cdef inline bint is_ack_reason(uint8_t reason) noexcept nogil:
 
 
 cdef int on_ack(Peer* c, uint8_t kind, const uint8_t* body, uint32_t n) noexcept nogil:
+    cdef Journal* j = &c.protocol.router.journal
     cdef Session* s = peer_session(c)
     cdef uint16_t packet_id = 0
     cdef uint8_t reason = 0
@@ -198,12 +216,16 @@ cdef int on_ack(Peer* c, uint8_t kind, const uint8_t* body, uint32_t n) noexcept
             return PROTOCOL_ERROR
         verdict = session_pubrec(s, packet_id, reason)
         if verdict >= 0:
-            link_ack(&c.link, 0x62, packet_id, <uint8_t> verdict)  # [MQTT-4.3.3-4]
+            # [MQTT-4.3.3-4]; with PUBREL the client may forget the id: we must not send the message again.
+            link_ack(&c.link, 0x62, packet_id, <uint8_t> verdict, journal_gate(j) if s.base.durable else 0)
     elif reason not in (0x00, PACKET_ID_NOT_FOUND):
         return PROTOCOL_ERROR
     elif kind == PUBREL:
         verdict = 0 if receive_drop(s.received, packet_id) else PACKET_ID_NOT_FOUND
-        link_ack(&c.link, 0x70, packet_id, <uint8_t> verdict)  # [MQTT-4.3.3-11]
+        if verdict == 0 and s.base.durable:
+            record_packet_id(j, REC_RELEASED, s.base.serial, packet_id)
+        # [MQTT-4.3.3-11]; after PUBCOMP the client may use the id for another message.
+        link_ack(&c.link, 0x70, packet_id, <uint8_t> verdict, journal_gate(j) if s.base.durable else 0)
     else:
         session_pubcomp(s, packet_id)
     return GO_ON
@@ -271,6 +293,8 @@ cdef int subscribe_one(Peer* c, const uint8_t* filter, uint32_t n, uint8_t optio
         return WILDCARDS_NOT_SUPPORTED
     if router_full(c.protocol.router):
         return QUOTA_EXCEEDED
+    if s.base.durable and c.protocol.router.journal.trouble:
+        return c.protocol.router.journal.trouble
     if options & 3 > c.protocol.qos_max:
         options = (options & 0xFC) | c.protocol.qos_max
     return session_subscribe(s, filter, n, options, sub_id)
@@ -281,6 +305,9 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
     cdef bint codes = subscribe or c.link.version == 5
     cdef uint32_t at = 0, count = 0, sub_id, length, remaining, size
     cdef int reason = parse_filters(c, body, n, subscribe, &at, &count, &sub_id)
+    cdef Journal* j = &c.protocol.router.journal
+    cdef bint durable = peer_session(c).base.durable != 0
+    cdef uint64_t records = j.records, gate = j.seq if durable and not (subscribe and j.trouble) else 0
     cdef uint8_t* out
     cdef uint8_t implied = OPT_NO_LOCAL | OPT_RETAIN_AS_PUBLISHED if c.is_bridge else 0
     if reason:
@@ -290,7 +317,7 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
     if c.link.packet_max and size > c.link.packet_max:
         return PACKET_TOO_LARGE
     # The acknowledgement is written first and filled in as the filters are worked off: retained messages follow it.
-    out = link_reserve(&c.link, size)
+    out = link_promise(&c.link, size, gate)
     if out == NULL:
         return UNSPECIFIED
     out[0] = 0x90 if subscribe else 0xB0
@@ -313,6 +340,8 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
             out[0] = <uint8_t> reason
             out += 1
         at += length
+    if gate and j.records == records:
+        record_clock(j)  # nothing changed, but the answer waits for this batch already
     c.protocol.router.stats.packets_sent += 1
     if subscribe and session_waiting(peer_session(c)):
         session_pump(peer_session(c))

@@ -3,8 +3,9 @@
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from fastmq._journal cimport REC_UNRETAINED, record_one
 from fastmq._message cimport (
-    Ledger, message_expired, message_new, message_payload, message_ref, message_topic, message_unref,
+    CURRENT, Ledger, RECORDED, message_expired, message_new, message_payload, message_ref, message_topic, message_unref,
 )
 from fastmq._table cimport (
     table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
@@ -92,6 +93,8 @@ cdef Branch* leaf_find(Retained* r, const uint8_t* topic, uint32_t n, bint make)
 
 cdef void leaf_clear(Retained* r, Branch* b) noexcept nogil:
     cdef Message* m = b.message
+    if m.current & RECORDED:
+        record_one(m.stored.journal, REC_UNRETAINED, m.stored.id)
     b.message = NULL
     m.current = 0
     r.count -= 1
@@ -109,7 +112,7 @@ cdef bint retained_put(Retained* r, Message* m) noexcept nogil:
     if b.message != NULL:
         leaf_clear(r, b)
     b.message = m
-    m.current = 1
+    m.current = CURRENT
     r.count += 1
     r.expiring += m.expires_ms != 0
     r.payload_bytes += <int64_t> m.topic_len + m.payload_len

@@ -5,6 +5,7 @@ A Subscriber is a session, a shared group, a tap of the embedding program, later
 struct as its first member and fills in two functions. The router calls them and knows nothing else of it.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._journal cimport Journal
 from fastmq._message cimport Ledger, Message
 from fastmq._retain cimport Retained
 from fastmq._trie cimport Owner, TrieState
@@ -30,6 +31,7 @@ cdef struct Stats:               # counted since the start; metrics and $SYS rea
     uint64_t dropped_memory
     uint64_t dropped_offline     # QoS 0 to a session without a connection
     uint64_t dropped_denied
+    uint64_t dropped_lost        # the store no longer had the message
     uint64_t retained_refused
     uint64_t connects
     uint64_t connections_refused
@@ -64,6 +66,7 @@ cdef struct Subscriber:
     int64_t (*load)(Subscriber* self) noexcept nogil
     uint32_t epoch               # of the publish that last touched it
     uint32_t hit                 # its place among the hits of that publish
+    uint32_t durable             # whether the store keeps what it has; of a group: how many members it is so for
 
 cdef struct Hit:
     Subscriber* who
@@ -80,6 +83,7 @@ cdef struct Router:
     TrieState* trie
     Retained* retained
     Ledger ledger
+    Journal journal
     Stats stats
     int64_t now_ms               # engine time, set at the start of each turn
     uint64_t last_serial
@@ -102,8 +106,12 @@ cdef struct Router:
 cdef Router* router_new() noexcept nogil
 cdef void router_free(Router* r) noexcept nogil
 cdef int router_publish(Router* r, Publish* parts, uint64_t origin, Message* made) noexcept nogil
+cdef bint router_keeps(Router* r, const Publish* parts) noexcept nogil
 cdef Message* pub_message(Router* r, Pub* pub) noexcept nogil
 cdef void message_parts(const Message* m, int64_t now_ms, Publish* out) noexcept nogil
 
+cdef inline int64_t router_bytes(const Router* r) noexcept nogil:
+    return r.ledger.bytes + r.trie.bytes + r.retained.bytes + r.journal.bytes
+
 cdef inline bint router_full(const Router* r) noexcept nogil:
-    return r.memory_max and r.ledger.bytes + r.trie.bytes + r.retained.bytes > r.memory_max
+    return r.memory_max and router_bytes(r) > r.memory_max

@@ -2,8 +2,9 @@
 """See _router.pxd."""
 from libc.stdlib cimport calloc, free, realloc
 
+from fastmq._journal cimport KEPT_NOT, REC_RETAINED, journal_free, journal_init, journal_level, record_one
 from fastmq._message cimport (
-    message_new, message_payload, message_props, message_topic, message_unref,
+    RECORDED, message_new, message_payload, message_props, message_store, message_topic, message_unref,
 )
 from fastmq._retain cimport retained_drop, retained_free, retained_get, retained_new, retained_put
 from fastmq._trie cimport (
@@ -67,6 +68,40 @@ cdef void retain(Router* r, Pub* pub) noexcept nogil:
     m = pub_message(r, pub)
     if m == NULL or not retained_put(r.retained, m):
         r.stats.retained_refused += 1
+    else:
+        router_record_retained(r, m)
+
+
+cdef void router_record_retained(Router* r, Message* m) noexcept nogil:
+    """Writes down that m is retained now."""
+    if r.journal.on and message_store(&r.journal, m) != NULL:
+        m.current |= RECORDED
+        record_one(&r.journal, REC_RETAINED, m.stored.id)
+
+
+cdef bint keeps(Filter* f) noexcept nogil:
+    cdef uint32_t i
+    for i in range(f.n):
+        if (<Subscriber*> filter_subs(f)[i].owner.self).durable:
+            return True
+    return False
+
+
+cdef bint router_keeps(Router* r, const Publish* parts) noexcept nogil:
+    """Whether the store would have to keep a publish. Asked while it cannot, so that nothing is promised in vain."""
+    cdef Matches m
+    cdef uint32_t i
+    if journal_level(&r.journal, parts.topic, parts.topic_len) == KEPT_NOT:
+        return False
+    if parts.retain:
+        return True
+    if parts.qos == 0:
+        return False
+    trie_match(r.trie, parts.topic, parts.topic_len, hash_bytes(parts.topic, parts.topic_len), &m)
+    for i in range(m.n_wild):
+        if keeps(m.wild[i]):
+            return True
+    return m.exact != NULL and keeps(m.exact)
 
 
 cdef inline bint hears(Subscription* s, Subscriber* who, uint64_t origin) noexcept nogil:
@@ -242,6 +277,7 @@ cdef Router* router_new() noexcept nogil:
         router_free(r)
         return NULL
     r.last_serial = 1
+    journal_init(&r.journal, &r.now_ms)
     return r
 
 
@@ -251,6 +287,7 @@ cdef void router_free(Router* r) noexcept nogil:
         trie_free(r.trie)
     if r.retained != NULL:
         retained_free(r.retained)
+    journal_free(&r.journal)
     free(r.hits)
     free(r.more)
     free(r.ids)

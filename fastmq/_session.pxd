@@ -5,7 +5,7 @@ Outbound order: what must be redelivered, then the queue, then shared groups, th
 subscription. A new message is written at once only when nothing older of QoS 1 or 2 waits.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from fastmq._inflight cimport Queue, ReceiveSet, Window
+from fastmq._inflight cimport Delivery, Queue, ReceiveSet, Window
 from fastmq._link cimport Link, Wire
 from fastmq._message cimport Message
 from fastmq._retain cimport Found
@@ -13,8 +13,10 @@ from fastmq._router cimport Router, Subscriber
 from fastmq._share cimport Groups, Member
 from fastmq._table cimport Table
 from fastmq._wheel cimport Timer, Wheel
+from fastmq._wire cimport Publish
 
 cdef enum:
+    RETAINED_DUE = 0x80          # with the options that the store has: not all retained messages have been sent yet
     EXPIRY_NEVER = 0xFFFFFFFF
 
 cdef struct Resend:              # packet ids to send again after a resume, in order
@@ -55,6 +57,9 @@ cdef struct Session:
     uint16_t send_max            # QoS 1/2 in flight to the client
     uint16_t id_len
     uint8_t will_has_expiry
+    uint8_t will_recorded        # the store knows of it
+    uint8_t waiting              # for messages that are only in the store, see Sessions.waiting
+    Session* next_waiting
     # client id follows
 
 cdef struct Sessions:            # all sessions of a worker, by client id
@@ -63,6 +68,7 @@ cdef struct Sessions:            # all sessions of a worker, by client id
     Wire* wire
     Groups* groups
     Table table                  # Session* by client id
+    Session* waiting             # those whose next message has been asked back from the store
     uint32_t queue_max           # messages
     int64_t queue_bytes_max
     uint32_t queue_soft          # from here on publishers wait for a connected client
@@ -86,9 +92,16 @@ cdef Session* session_due(Session* s, int64_t now_ms) noexcept nogil
 cdef void session_end(Session* s) noexcept nogil
 cdef void session_resume(Session* s) noexcept nogil
 cdef void session_pump(Session* s) noexcept nogil
+cdef void session_opened(Session* s) noexcept nogil
+cdef void session_record(Session* s) noexcept nogil
+cdef void session_arm(Session* s) noexcept nogil
+cdef void sessions_go_on(Sessions* all) noexcept nogil
+cdef void session_free_job(RetainJob* job) noexcept nogil
+cdef void session_leave(Session* s, Member* m) noexcept nogil
+cdef void session_take(
+    Subscriber* self, const Publish* p, Message* m, uint8_t qos, Member* by, const Delivery* queued
+) noexcept nogil
 cdef void session_drop_will(Session* s) noexcept nogil
-cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_t options, uint32_t id) noexcept nogil
-cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noexcept nogil
 cdef bint session_puback(Session* s, uint16_t packet_id) noexcept nogil
 cdef int session_pubrec(Session* s, uint16_t packet_id, uint8_t reason) noexcept nogil
 cdef bint session_pubcomp(Session* s, uint16_t packet_id) noexcept nogil

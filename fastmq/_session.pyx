@@ -4,26 +4,32 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from fastmq._inflight cimport (
-    AWAIT_PUBACK, AWAIT_PUBCOMP, AWAIT_PUBREC, Delivery, FREE, delivery_ids, delivery_release, queue_at, queue_clear,
+    AWAIT_PUBACK, AWAIT_PUBCOMP, AWAIT_PUBREC, BY_GROUP, BY_NONE, BY_SESSION, Delivery, FREE, delivery_expired,
+    delivery_fetch, delivery_ids, delivery_release, delivery_size, delivery_store_only, is_away, queue_at, queue_clear,
     queue_pop, queue_push, receive_free, window_clear, window_finish, window_get, window_ordered, window_take,
 )
+from fastmq._journal cimport (
+    Journal, REC_ENDED, REC_WILL_GONE, journal_gate, journal_want, record_delivery, record_done,
+    record_one, record_session, record_state, record_subscribed, record_will,
+)
 from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_publish
-from fastmq._message cimport charge, message_expired, message_ref, message_size, message_unref
-from fastmq._retain cimport retained_find, retained_get
+from fastmq._message cimport charge, message_expired, message_ref, message_size, message_store, message_unref
+from fastmq._retain cimport retained_find
 from fastmq._router cimport Pub, message_parts, pub_message, router_publish
 from fastmq._share cimport (
-    Group, group_drain, group_find, group_give_back, group_join, group_leave, group_make, group_pull, groups_free,
-    share_prefix,
+    Group, group_drain, group_durable, group_give_back, group_leave, group_pull, group_record, groups_free,
 )
 from fastmq._table cimport (
     table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
 )
-from fastmq._trie cimport (
-    OPT_QOS, OPT_RETAIN_AS_PUBLISHED, OPT_RETAIN_HANDLING, Subscription, trie_add, trie_find_owned, trie_remove,
-    trie_remove_all,
-)
+from fastmq._trie cimport Subscription, trie_find_owned, trie_remove_all
 from fastmq._wheel cimport timer_arm, timer_cancel
-from fastmq._wire cimport PACKET_ID_NOT_FOUND, Publish, QUOTA_EXCEEDED, hash_bytes
+from fastmq._wire cimport PACKET_ID_NOT_FOUND, Publish, hash_bytes
+
+
+cdef enum:
+    AHEAD = 1024                 # queued messages whose bodies are asked back from the store at a time
+    AHEAD_BYTES = 1048576
 
 
 # -- delivery ----------------------------------------------------------------------------------------------------------
@@ -34,11 +40,59 @@ cdef inline void drop(Session* s, uint64_t* why) noexcept nogil:
     s.sessions.router.stats.publish_dropped += 1
 
 
+cdef void record_flight(Session* s, Delivery* d, const Delivery* queued) noexcept nogil:
+    """Writes down that a delivery is in flight: under its session, or under its group when the session may not last."""
+    cdef Journal* j = &s.sessions.router.journal
+    cdef Group* g = <Group*> d.share
+    cdef uint8_t recorded = queued.recorded if queued != NULL else <uint8_t> BY_NONE
+    if not j.on:
+        return
+    if s.base.durable:
+        if recorded == BY_SESSION:
+            d.recorded = BY_SESSION
+            record_state(j, s.base.serial, d.position, d.state, d.packet_id)
+            return
+        if message_store(j, d.message) != NULL:
+            d.recorded = BY_SESSION
+            record_delivery(j, s.base.serial, d.position, d.message.stored.id, d.qos, d.retain, d.state, d.packet_id,
+                            d.ids + 1 if d.ids != NULL else &d.id, d.ids[0] if d.ids != NULL else d.id != 0)
+        if recorded == BY_GROUP:
+            record_done(j, g.base.serial, queued.position)
+    elif g != NULL and recorded == BY_GROUP:
+        d.recorded = BY_GROUP
+        d.position = queued.position
+    elif g != NULL and g.base.durable:
+        g.last_position += 1
+        d.position = g.last_position
+        group_record(g, d)
+
+
+cdef inline void record_over(Session* s, Delivery* d) noexcept nogil:
+    """Writes down that a delivery is over."""
+    if d.recorded == BY_SESSION:
+        record_done(&s.sessions.router.journal, s.base.serial, d.position)
+    elif d.recorded == BY_GROUP:
+        record_done(&s.sessions.router.journal, (<Group*> d.share).base.serial, d.position)
+    d.recorded = BY_NONE
+
+
+cdef inline void finish(Session* s, Delivery* d) noexcept nogil:
+    """Ends a flight."""
+    record_over(s, d)
+    window_finish(&s.window, d)
+
+
 cdef bint send(
-    Session* s, const Publish* p, Message* m, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids, void* share
+    Session* s, const Publish* p, Message* m, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids,
+    void* share, const Delivery* queued
 ) noexcept nogil:
-    """Puts a QoS 1 or 2 message in flight. False: the window is full (nothing was done)."""
-    cdef Delivery* d = window_take(&s.window, s.send_max)
+    """Puts a QoS 1 or 2 message in flight. False: the window is full (nothing was done).
+
+    `queued` is its place in the queue that it comes from, the session's own or that of the group `share`, or NULL.
+    """
+    cdef uint64_t gate = 0
+    cdef Delivery* d = window_take(
+        &s.window, s.send_max, queued.position if queued != NULL and share == NULL else 0)
     if d == NULL:
         return False
     if not delivery_ids(d, ids, n_ids):
@@ -50,8 +104,12 @@ cdef bint send(
     d.qos = qos
     d.retain = retain
     d.state = AWAIT_PUBACK if qos == 1 else AWAIT_PUBREC
-    if not link_publish(s.link, p, m, qos, retain, False, d.packet_id, ids, n_ids, m.hash) and not s.link.broken:
-        window_finish(&s.window, d)  # larger than the client allows: as if it had been delivered [MQTT-3.1.2-25]
+    record_flight(s, d, queued)
+    if qos == 2 and d.recorded == BY_SESSION:
+        # Its packet id must be the same after a crash, else the client would take the message twice, or not at all.
+        gate = journal_gate(&s.sessions.router.journal)
+    if not link_publish(s.link, p, m, qos, retain, False, d.packet_id, ids, n_ids, m.hash, gate) and not s.link.broken:
+        finish(s, d)             # larger than the client allows: as if it had been delivered [MQTT-3.1.2-25]
     return True
 
 
@@ -59,6 +117,7 @@ cdef void enqueue(
     Session* s, Message* m, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids
 ) noexcept nogil:
     cdef Sessions* all = s.sessions
+    cdef Journal* j = &all.router.journal
     cdef Delivery* d
     cdef int64_t size
     if m == NULL:
@@ -70,7 +129,8 @@ cdef void enqueue(
         if not all.drop_oldest:
             return
         d = queue_at(&s.queue, 0)
-        s.queue.bytes -= message_size(d.message)
+        s.queue.bytes -= delivery_size(d)
+        record_over(s, d)
         delivery_release(d)
         queue_pop(&s.queue)
     d = queue_push(&s.queue)
@@ -82,7 +142,14 @@ cdef void enqueue(
     d.message = message_ref(m)
     d.qos = qos
     d.retain = retain
+    s.window.last_position += 1
+    d.position = s.window.last_position
     s.queue.bytes += size
+    if s.base.durable and message_store(j, m) != NULL:
+        d.recorded = BY_SESSION
+        record_delivery(j, s.base.serial, d.position, m.stored.id, qos, retain, 0, 0, ids, n_ids)
+        if s.link == NULL:
+            delivery_store_only(d)
 
 
 cdef inline void ask_to_wait(Session* s) noexcept nogil:
@@ -116,14 +183,14 @@ cdef void session_deliver(
             return
         if n_ids or not link_image(l, pub, retain):
             m = pub_message(r, pub) if pub.parts.payload_len >= SHARE_MIN else NULL
-            link_publish(l, pub.parts, m, 0, retain, False, 0, ids, n_ids, pub.hash)
+            link_publish(l, pub.parts, m, 0, retain, False, 0, ids, n_ids, pub.hash, 0)
         if l.out_bytes > l.wire.out_soft:
             ask_to_wait(s)
         return
     m = pub_message(r, pub)
     if (
         l == NULL or s.queue.n or s.resend != NULL or l.out_bytes > l.wire.out_max or m == NULL
-        or not send(s, pub.parts, m, qos, retain, ids, n_ids, NULL)
+        or not send(s, pub.parts, m, qos, retain, ids, n_ids, NULL, NULL)
     ):
         enqueue(s, m, qos, retain, ids, n_ids)
     if l != NULL:
@@ -137,35 +204,106 @@ cdef int64_t session_load(Subscriber* self) noexcept nogil:
     return -1 if s.link.out_bytes > s.sessions.wire.out_soft else s.window.used
 
 
-cdef void session_take(Subscriber* self, const Publish* p, Message* m, uint8_t qos, Member* by) noexcept nogil:
+cdef void session_take(
+    Subscriber* self, const Publish* p, Message* m, uint8_t qos, Member* by, const Delivery* queued
+) noexcept nogil:
     """One message from a shared group; session_load has just said that it fits."""
     cdef Session* s = <Session*> self
     cdef bint retain = p.retain and by.retain_as_published
     if qos == 0:
-        link_publish(s.link, p, m, 0, retain, False, 0, &by.id, by.id != 0, hash_bytes(p.topic, p.topic_len))
-    elif m == NULL or not send(s, p, m, qos, retain, &by.id, by.id != 0, by.group):
+        link_publish(s.link, p, m, 0, retain, False, 0, &by.id, by.id != 0, hash_bytes(p.topic, p.topic_len), 0)
+    elif m == NULL or not send(s, p, m, qos, retain, &by.id, by.id != 0, by.group, queued):
         drop(s, &s.sessions.router.stats.dropped_memory)
+
+
+cdef void want_bodies(Session* s) noexcept nogil:
+    """Asks the store for the messages that are due next; the session goes on when they are there."""
+    cdef Sessions* all = s.sessions
+    cdef Journal* j = &all.router.journal
+    cdef uint16_t* ids
+    cdef Delivery* d
+    cdef uint32_t i
+    cdef int64_t bytes = 0
+    if s.resend != NULL:
+        ids = <uint16_t*> (<uint8_t*> s.resend + sizeof(Resend))
+        for i in range(s.resend.at, min(s.resend.n, s.resend.at + AHEAD)):
+            d = window_get(&s.window, ids[i])
+            if d != NULL and is_away(d) and bytes < AHEAD_BYTES:
+                bytes += d.stored.size
+                journal_want(j, d.stored)
+    for i in range(min(s.queue.n, AHEAD)):
+        d = queue_at(&s.queue, i)
+        if bytes >= AHEAD_BYTES:
+            break
+        bytes += delivery_size(d)
+        if is_away(d):
+            journal_want(j, d.stored)
+    if not s.waiting:
+        s.waiting = 1
+        s.next_waiting = all.waiting
+        all.waiting = s
+
+
+cdef void take_bodies(Session* s) noexcept nogil:
+    """Takes what the store has brought back for this session."""
+    cdef uint16_t* ids
+    cdef Delivery* d
+    cdef uint32_t i
+    if s.resend != NULL:
+        ids = <uint16_t*> (<uint8_t*> s.resend + sizeof(Resend))
+        for i in range(s.resend.at, min(s.resend.n, s.resend.at + AHEAD)):
+            d = window_get(&s.window, ids[i])
+            if d != NULL and is_away(d):
+                delivery_fetch(d)
+    for i in range(min(s.queue.n, AHEAD)):
+        d = queue_at(&s.queue, i)
+        if is_away(d):
+            delivery_fetch(d)
+
+
+cdef void sessions_go_on(Sessions* all) noexcept nogil:
+    """Messages have come back from the store: those who waited for them take them, and go on."""
+    cdef Session* waiting = all.waiting
+    cdef Session* s = waiting
+    while s != NULL:
+        if s.link != NULL:
+            take_bodies(s)
+        s = s.next_waiting
+    all.waiting = NULL
+    while waiting != NULL:
+        s = waiting
+        waiting = s.next_waiting
+        s.waiting = 0
+        session_pump(s)          # asks for more, and waits again, if it must
 
 
 cdef bint pump_resend(Session* s) noexcept nogil:
     """Sends the next of what was in flight when the last connection ended [MQTT-4.4.0-1]. False: it must wait."""
     cdef Resend* again = s.resend
     cdef uint16_t* ids = <uint16_t*> (<uint8_t*> again + sizeof(Resend))
+    cdef Journal* j = &s.sessions.router.journal
     cdef Delivery* d
     cdef Publish p
     if <int64_t> s.window.used - (again.n - again.at) >= s.send_max:
         return False
     d = window_get(&s.window, ids[again.at])
+    if d != NULL and is_away(d) and not delivery_fetch(d) and not d.stored.lost:
+        want_bodies(s)
+        return False
     again.at += 1
     if d != NULL:
         if d.state == AWAIT_PUBCOMP:
-            link_ack(s.link, 0x62, d.packet_id, 0)
+            link_ack(s.link, 0x62, d.packet_id, 0, journal_gate(j) if d.recorded else 0)
+        elif d.message == NULL:
+            drop(s, &s.sessions.router.stats.dropped_lost)
+            finish(s, d)
         else:
             message_parts(d.message, s.sessions.router.now_ms, &p)
             if not link_publish(s.link, &p, d.message, d.qos, d.retain, True, d.packet_id,
                                 d.ids + 1 if d.ids != NULL else &d.id,
-                                d.ids[0] if d.ids != NULL else d.id != 0, d.message.hash) and not s.link.broken:
-                window_finish(&s.window, d)
+                                d.ids[0] if d.ids != NULL else d.id != 0, d.message.hash,
+                                journal_gate(j) if d.qos == 2 and d.recorded else 0) and not s.link.broken:
+                finish(s, d)
     if again.at == again.n:
         free(again)
         s.resend = NULL
@@ -179,17 +317,27 @@ cdef bint pump_queue(Session* s) noexcept nogil:
     cdef Publish p
     cdef const uint32_t* ids = d.ids + 1 if d.ids != NULL else &d.id
     cdef uint32_t n_ids = d.ids[0] if d.ids != NULL else d.id != 0
-    if message_expired(d.message, r.now_ms):  # [MQTT-3.3.2-5]
+    if delivery_expired(d, r.now_ms):  # [MQTT-3.3.2-5]
         drop(s, &r.stats.dropped_expired)
+        record_over(s, d)
+    elif d.message == NULL and not delivery_fetch(d):
+        if d.stored != NULL and not d.stored.lost:
+            want_bodies(s)
+            return False
+        drop(s, &r.stats.dropped_lost)
+        record_over(s, d)
     else:
         message_parts(d.message, r.now_ms, &p)
         if d.qos == 0:
-            link_publish(s.link, &p, d.message, 0, d.retain, False, 0, ids, n_ids, d.message.hash)
-        elif not send(s, &p, d.message, d.qos, d.retain, ids, n_ids, NULL):
+            link_publish(s.link, &p, d.message, 0, d.retain, False, 0, ids, n_ids, d.message.hash, 0)
+            record_over(s, d)
+        elif not send(s, &p, d.message, d.qos, d.retain, ids, n_ids, NULL, d):
             return False
-    s.queue.bytes -= message_size(d.message)
+    s.queue.bytes -= delivery_size(d)
     delivery_release(d)
     queue_pop(&s.queue)
+    if s.queue.n > AHEAD // 2 and not s.waiting and is_away(queue_at(&s.queue, AHEAD // 2)):
+        want_bodies(s)           # in time: the client has half of them to go on with
     return True
 
 
@@ -203,7 +351,17 @@ cdef bint pump_groups(Session* s) noexcept nogil:
     return False
 
 
-cdef void job_free(RetainJob* job) noexcept nogil:
+cdef void job_over(Session* s, RetainJob* job) noexcept nogil:
+    """Writes down that a subscription's retained messages have all been sent."""
+    cdef uint8_t* filter = <uint8_t*> job + sizeof(RetainJob)
+    cdef Subscription* sub
+    if s.base.durable:
+        sub = trie_find_owned(s.sessions.router.trie, &s.base.owner, filter, job.filter_len)
+        if sub != NULL:
+            record_subscribed(&s.sessions.router.journal, s.base.serial, filter, job.filter_len, sub.options, sub.id)
+
+
+cdef void session_free_job(RetainJob* job) noexcept nogil:
     while job.at < job.found.n:
         message_unref(job.found.messages[job.at])
         job.at += 1
@@ -223,15 +381,16 @@ cdef bint pump_retained(Session* s) noexcept nogil:
         retained_find(r.retained, <uint8_t*> job + sizeof(RetainJob), job.filter_len, r.now_ms, &job.found)
     if job.at == job.found.n:
         s.jobs = job.next
-        job_free(job)
+        job_over(s, job)
+        session_free_job(job)
         return True
     m = job.found.messages[job.at]
     if m.current and not message_expired(m, r.now_ms):  # else its successor was delivered as a new message
         message_parts(m, r.now_ms, &p)
         qos = m.qos if m.qos < job.qos else job.qos
         if qos == 0:
-            link_publish(s.link, &p, m, 0, True, False, 0, &job.id, job.id != 0, m.hash)
-        elif not send(s, &p, m, qos, True, &job.id, job.id != 0, NULL):
+            link_publish(s.link, &p, m, 0, True, False, 0, &job.id, job.id != 0, m.hash, 0)
+        elif not send(s, &p, m, qos, True, &job.id, job.id != 0, NULL, NULL):
             return False
     job.at += 1
     message_unref(m)
@@ -264,7 +423,7 @@ cdef bint session_puback(Session* s, uint16_t packet_id) noexcept nogil:
     cdef Delivery* d = window_get(&s.window, packet_id)
     if d == NULL or d.state != AWAIT_PUBACK:
         return False
-    window_finish(&s.window, d)
+    finish(s, d)
     if session_waiting(s):
         session_pump(s)
     return True
@@ -277,12 +436,16 @@ cdef int session_pubrec(Session* s, uint16_t packet_id, uint8_t reason) noexcept
         return PACKET_ID_NOT_FOUND
     if d.state == AWAIT_PUBREC:
         if reason >= 0x80:
-            window_finish(&s.window, d)
+            finish(s, d)
             if session_waiting(s):
                 session_pump(s)
             return -1
-        delivery_release(d)
         d.state = AWAIT_PUBCOMP
+        if d.recorded == BY_SESSION:
+            record_state(&s.sessions.router.journal, s.base.serial, d.position, AWAIT_PUBCOMP, packet_id)
+        else:
+            record_over(s, d)
+        delivery_release(d)
     return 0
 
 
@@ -291,137 +454,9 @@ cdef bint session_pubcomp(Session* s, uint16_t packet_id) noexcept nogil:
     cdef Delivery* d = window_get(&s.window, packet_id)
     if d == NULL or d.state != AWAIT_PUBCOMP:
         return False
-    window_finish(&s.window, d)
+    finish(s, d)
     if session_waiting(s):
         session_pump(s)
-    return True
-
-
-# -- subscriptions -----------------------------------------------------------------------------------------------------
-
-cdef Member* membership(Session* s, const uint8_t* text, uint32_t n) noexcept nogil:
-    cdef Group* g = group_find(s.sessions.groups, text, n)
-    cdef Member* m = s.memberships
-    while m != NULL and (g == NULL or m.group != g):
-        m = m.next_of_session
-    return m
-
-
-cdef int share(Session* s, const uint8_t* text, uint32_t n, uint32_t filter_at, uint8_t options,
-               uint32_t id) noexcept nogil:
-    cdef Member* m = membership(s, text, n)
-    cdef Group* g
-    if m == NULL:
-        m = <Member*> calloc(1, sizeof(Member))
-        g = group_find(s.sessions.groups, text, n)
-        if m != NULL and g == NULL:
-            g = group_make(s.sessions.groups, text, n, filter_at)
-        if m == NULL or g == NULL or not group_join(g, m):
-            free(m)
-            return QUOTA_EXCEEDED
-        m.who = &s.base
-        m.take = session_take
-        m.next_of_session = s.memberships
-        s.memberships = m
-        s.n_memberships += 1
-        g.online += s.link != NULL
-    m.qos = options & OPT_QOS
-    m.retain_as_published = (options & OPT_RETAIN_AS_PUBLISHED) != 0
-    m.id = id
-    return options & OPT_QOS
-
-
-cdef void add_job(Session* s, const uint8_t* filter, uint32_t n, uint8_t qos, uint32_t id) noexcept nogil:
-    cdef RetainJob** at = &s.jobs
-    cdef RetainJob* job
-    while at[0] != NULL:
-        job = at[0]
-        if not job.active and job.filter_len == n and memcmp(<uint8_t*> job + sizeof(RetainJob), filter, n) == 0:
-            job.qos = qos
-            job.id = id
-            return
-        at = &job.next
-    job = <RetainJob*> calloc(1, sizeof(RetainJob) + n)
-    if job == NULL:
-        drop(s, &s.sessions.router.stats.dropped_memory)
-        return
-    job.qos = qos
-    job.id = id
-    job.filter_len = n
-    memcpy(<uint8_t*> job + sizeof(RetainJob), filter, n)
-    at[0] = job
-
-
-cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_t options, uint32_t id) noexcept nogil:
-    """Subscribes to a filter that has been checked. Returns the reason code: the granted QoS, or why not.
-
-    Retained messages are not sent here but by the next pump, so that SUBACK leaves before them.
-    """
-    cdef Sessions* all = s.sessions
-    cdef uint32_t shared = share_prefix(filter, n), i
-    cdef uint8_t handling = (options & OPT_RETAIN_HANDLING) >> 4
-    cdef bint is_new, wildcard = False
-    if all.subscriptions_max and s.base.owner.n + s.n_memberships >= all.subscriptions_max:
-        if membership(s, filter, n) == NULL if shared else (
-            trie_find_owned(all.router.trie, &s.base.owner, filter, n) == NULL
-        ):
-            return QUOTA_EXCEEDED
-    if shared:
-        return share(s, filter, n, shared, options, id)
-    if trie_add(all.router.trie, &s.base.owner, filter, n, options, id, &is_new) == NULL:
-        return QUOTA_EXCEEDED
-    if all.router.retained.count and (handling == 0 or (handling == 1 and is_new)):  # [MQTT-3.3.1-9..11]
-        for i in range(n):
-            wildcard = wildcard or filter[i] == b"+" or filter[i] == b"#"
-        if wildcard or retained_get(all.router.retained, filter, n, all.router.now_ms) != NULL:
-            add_job(s, filter, n, options & OPT_QOS, id)
-    return options & OPT_QOS
-
-
-cdef void leave(Session* s, Member* m) noexcept nogil:
-    cdef Member** at = &s.memberships
-    cdef uint32_t i
-    for i in range(s.window.cap):  # what is in flight completes here, as a message of no group
-        if s.window.slots[i].state != FREE and s.window.slots[i].share == m.group:
-            s.window.slots[i].share = NULL
-    while at[0] != m:
-        at = &at[0].next_of_session
-    at[0] = m.next_of_session
-    s.n_memberships -= 1
-    if s.link != NULL:
-        m.group.online -= 1
-    group_leave(m.group, m)
-    free(m)
-
-
-cdef void drop_jobs(Session* s, const uint8_t* filter, uint32_t n) noexcept nogil:
-    """Sends no more retained messages for a filter that is no longer subscribed."""
-    cdef RetainJob** at = &s.jobs
-    cdef RetainJob* job
-    while at[0] != NULL:
-        job = at[0]
-        if job.filter_len == n and memcmp(<uint8_t*> job + sizeof(RetainJob), filter, n) == 0:
-            at[0] = job.next
-            job_free(job)
-        else:
-            at = &job.next
-
-
-cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noexcept nogil:
-    """False: there was no such subscription."""
-    cdef Subscription* sub
-    cdef Member* m
-    if share_prefix(filter, n):
-        m = membership(s, filter, n)
-        if m == NULL:
-            return False
-        leave(s, m)
-        return True
-    sub = trie_find_owned(s.sessions.router.trie, &s.base.owner, filter, n)
-    if sub == NULL:
-        return False
-    trie_remove(s.sessions.router.trie, sub)
-    drop_jobs(s, filter, n)
     return True
 
 
@@ -465,12 +500,24 @@ cdef Session* session_new(Sessions* all, const uint8_t* client_id, uint32_t n) n
 
 cdef void session_forget(Session* s) noexcept nogil:
     cdef Sessions* all = s.sessions
+    cdef Session** at = &all.waiting
+    if s.waiting:
+        while at[0] != s:
+            at = &at[0].next_waiting
+        at[0] = s.next_waiting
     table_drop(&all.table, s)
     all.router.stats.sessions -= 1
     all.router.ledger.bytes -= <int64_t> sizeof(Session) + s.id_len
 
 
+cdef void record_will_gone(Session* s) noexcept nogil:
+    if s.will_recorded:
+        s.will_recorded = 0
+        record_one(&s.sessions.router.journal, REC_WILL_GONE, s.base.serial)
+
+
 cdef void session_drop_will(Session* s) noexcept nogil:
+    record_will_gone(s)
     if s.will != NULL:
         message_unref(s.will)
         s.will = NULL
@@ -484,6 +531,7 @@ cdef void publish_will(Session* s) noexcept nogil:
     s.will_at_ms = 0
     if will == NULL:
         return
+    record_will_gone(s)
     message_parts(will, s.sessions.router.now_ms, &p)
     p.has_expiry = s.will_has_expiry  # the interval starts when the will is published
     p.expiry_s = s.will_expiry_s
@@ -508,6 +556,50 @@ cdef void session_attach(Session* s, Link* link) noexcept nogil:
         m = m.next_of_session
 
 
+cdef void session_record(Session* s) noexcept nogil:
+    """Writes down how the session stands."""
+    record_session(&s.sessions.router.journal, s.base.serial, session_id(s), s.id_len, s.expiry_s, s.expires_at_ms,
+                   s.will_at_ms)
+
+
+cdef void session_opened(Session* s) noexcept nogil:
+    """Its expiry and its will are known: writes down what outlives the connection, or that nothing does any more."""
+    cdef Journal* j = &s.sessions.router.journal
+    cdef Member* m = s.memberships
+    cdef bint durable = j.on and s.expiry_s != 0
+    if s.base.durable and not durable:
+        record_one(j, REC_ENDED, s.base.serial)
+    s.base.durable = durable
+    while m != NULL:
+        group_durable(m, durable)
+        m = m.next_of_session
+    if not durable:
+        return
+    session_record(s)
+    if s.will != NULL and message_store(j, s.will) != NULL:
+        s.will_recorded = 1
+        record_will(j, s.base.serial, s.will.stored.id, s.will_delay_s, s.will_has_expiry, s.will_expiry_s)
+
+
+cdef void session_leave(Session* s, Member* m) noexcept nogil:
+    """Ends a membership; what is in flight completes here, as a message of no group."""
+    cdef Member** at = &s.memberships
+    cdef uint32_t i
+    for i in range(s.window.cap):
+        if s.window.slots[i].state != FREE and s.window.slots[i].share == m.group:
+            if s.window.slots[i].recorded == BY_GROUP:
+                record_over(s, s.window.slots + i)
+            s.window.slots[i].share = NULL
+    while at[0] != m:
+        at = &at[0].next_of_session
+    at[0] = m.next_of_session
+    s.n_memberships -= 1
+    if s.link != NULL:
+        m.group.online -= 1
+    group_leave(m.group, m)
+    free(m)
+
+
 cdef void give_back(Session* s, bint to_all) noexcept nogil:
     """Returns unacknowledged QoS 1 messages of shared groups: when the session ends, or others are there to take them.
 
@@ -527,7 +619,9 @@ cdef void give_back(Session* s, bint to_all) noexcept nogil:
         n -= 1
         d = flight[n]
         g = <Group*> d.share
-        if g != NULL and d.state == AWAIT_PUBACK and (to_all or g.online):
+        if g != NULL and d.state == AWAIT_PUBACK and d.message != NULL and (to_all or g.online):
+            if d.recorded == BY_SESSION:
+                record_over(s, d)
             group_give_back(g, d)
             window_finish(&s.window, d)
     free(flight)
@@ -557,7 +651,8 @@ cdef void session_detach(Session* s, bint with_will) noexcept nogil:
         job = at[0]
         if job.qos == 0:
             at[0] = job.next
-            job_free(job)
+            job_over(s, job)
+            session_free_job(job)
         else:
             at = &job.next
     if not with_will:
@@ -571,10 +666,13 @@ cdef void session_detach(Session* s, bint with_will) noexcept nogil:
         else:
             s.will_at_ms = now + <int64_t> s.will_delay_s * 1000
     s.expires_at_ms = now + <int64_t> keep * 1000 if keep != EXPIRY_NEVER else 0
-    arm(s)
+    session_arm(s)
+    if s.base.durable:
+        session_record(s)
 
 
-cdef void arm(Session* s) noexcept nogil:
+cdef void session_arm(Session* s) noexcept nogil:
+    """Starts the timer of a session without connection."""
     cdef int64_t due = s.expires_at_ms
     if s.will_at_ms and (due == 0 or s.will_at_ms < due):
         due = s.will_at_ms
@@ -596,7 +694,7 @@ cdef Session* session_due(Session* s, int64_t now_ms) noexcept nogil:
 cdef void session_timer(Timer* t, int64_t now_ms) noexcept nogil:
     cdef Session* s = session_due(<Session*> t.self, now_ms)
     if s != NULL:
-        arm(s)
+        session_arm(s)
 
 
 cdef void session_end(Session* s) noexcept nogil:
@@ -611,10 +709,12 @@ cdef void session_end(Session* s) noexcept nogil:
         m = s.memberships
         g = m.group
         if g.n > 1:
-            leave(s, m)
+            session_leave(s, m)
             group_drain(g)
         else:
-            leave(s, m)
+            session_leave(s, m)
+    if s.base.durable:
+        record_one(&s.sessions.router.journal, REC_ENDED, s.base.serial)
     trie_remove_all(s.sessions.router.trie, &s.base.owner)
     window_clear(&s.window)
     queue_clear(&s.queue)
@@ -623,7 +723,7 @@ cdef void session_end(Session* s) noexcept nogil:
     while s.jobs != NULL:
         job = s.jobs
         s.jobs = job.next
-        job_free(job)
+        session_free_job(job)
     session_forget(s)
     free(s)
 

@@ -21,10 +21,14 @@ cdef enum Strategy:
 cdef struct Member:
     Subscriber* who
     # Hands over one message; the member has said (by `load`) that it can take it.
-    void (*take)(Subscriber* who, const Publish* p, Message* m, uint8_t qos, Member* by) noexcept nogil
+    # `queued` is its place in the group's queue, or NULL if it has had none.
+    void (*take)(
+        Subscriber* who, const Publish* p, Message* m, uint8_t qos, Member* by, const Delivery* queued
+    ) noexcept nogil
     Group* group
     Member* next_of_session      # the session's list of its memberships
     uint32_t at                  # index in group.members
+    uint8_t durable              # counted in the group's durable members
     uint32_t id                  # Subscription Identifier
     uint8_t qos
     uint8_t retain_as_published
@@ -39,6 +43,8 @@ cdef struct Group:
     Member* favourite            # sticky
     uint32_t online              # members with a connection
     Queue queue
+    uint64_t last_position       # of its queue
+    uint64_t first_position      # the next one in front of it
     uint32_t hash
     uint32_t name_len            # of '$share/name/filter' as it was subscribed
     uint32_t filter_at           # where the filter starts in it
@@ -51,6 +57,7 @@ cdef struct Groups:
     int64_t queue_bytes_max
     uint64_t random
     Strategy strategy
+    uint32_t away                # messages in the queues that are only in the store: right after the start
     uint8_t qos0_offline         # keep QoS 0 while no member is connected
 
 cdef inline uint8_t* group_text(const Group* g) noexcept nogil:
@@ -58,11 +65,17 @@ cdef inline uint8_t* group_text(const Group* g) noexcept nogil:
 
 cdef uint32_t share_prefix(const uint8_t* text, uint32_t n) noexcept nogil
 cdef Group* group_find(Groups* gs, const uint8_t* text, uint32_t n) noexcept nogil
-cdef Group* group_make(Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at) noexcept nogil
+cdef Group* group_make(
+    Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at, uint64_t serial
+) noexcept nogil
+cdef void group_durable(Member* m, bint durable) noexcept nogil
+cdef void group_forget(Group* g) noexcept nogil
+cdef bint group_record(Group* g, Delivery* d) noexcept nogil
 cdef bint group_join(Group* g, Member* m) noexcept nogil
 cdef void group_leave(Group* g, Member* m) noexcept nogil
 cdef bint group_pull(Group* g, Member* m) noexcept nogil
 cdef void group_drain(Group* g) noexcept nogil
 cdef void group_give_back(Group* g, Delivery* d) noexcept nogil
+cdef void groups_take_bodies(Groups* gs) noexcept nogil
 cdef void groups_init(Groups* gs, Router* router) noexcept nogil
 cdef void groups_free(Groups* gs) noexcept nogil

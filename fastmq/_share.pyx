@@ -4,13 +4,22 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
 from fastmq._inflight cimport (
-    delivery_release, queue_at, queue_clear, queue_pop, queue_push, queue_push_front,
+    BY_GROUP, delivery_expired, delivery_fetch, delivery_release, delivery_size, queue_at,
+    queue_clear, queue_pop, queue_push, queue_push_front,
 )
-from fastmq._message cimport message_expired, message_ref, message_size
+from fastmq._journal cimport (
+    Journal, REC_GROUP, REC_GROUP_GONE, record_delivery, record_done, record_one, record_text,
+)
+from fastmq._message cimport message_ref, message_size, message_store
 from fastmq._router cimport message_parts, pub_message
-from fastmq._table cimport table_drop, table_free, table_init, table_put, table_room, table_seek
+from fastmq._table cimport (
+    table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
+)
 from fastmq._trie cimport trie_add, trie_remove_all
 from fastmq._wire cimport hash_bytes
+
+
+cdef uint64_t FIRST_POSITION = <uint64_t> 1 << 40  # room in front for what comes back, and it stays below 2^63
 
 
 cdef uint32_t share_prefix(const uint8_t* text, uint32_t n) noexcept nogil:
@@ -37,8 +46,10 @@ cdef Group* group_find(Groups* gs, const uint8_t* text, uint32_t n) noexcept nog
     return g
 
 
-cdef Group* group_make(Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at) noexcept nogil:
-    """A new group without members, subscribed to its filter. NULL: out of memory."""
+cdef Group* group_make(
+    Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at, uint64_t serial
+) noexcept nogil:
+    """A new group without members, subscribed to its filter; serial 0: a fresh one. NULL: out of memory."""
     cdef Group* g
     cdef bint is_new
     if not table_room(&gs.table):
@@ -48,8 +59,11 @@ cdef Group* group_make(Groups* gs, const uint8_t* text, uint32_t n, uint32_t fil
         return NULL
     g.groups = gs
     g.base.owner.self = g
-    gs.router.last_serial += 1
-    g.base.serial = gs.router.last_serial
+    if serial == 0:
+        gs.router.last_serial += 1
+        serial = gs.router.last_serial
+    g.base.serial = serial
+    g.last_position = g.first_position = FIRST_POSITION
     g.base.deliver = group_deliver
     g.base.load = NULL
     g.queue.ledger = &gs.router.ledger
@@ -74,6 +88,12 @@ cdef void group_free(Group* g) noexcept nogil:
     free(g)
 
 
+cdef void group_forget(Group* g) noexcept nogil:
+    """Ends a group that the store knew and that has no members any more."""
+    record_one(&g.groups.router.journal, REC_GROUP_GONE, g.base.serial)
+    group_free(g)
+
+
 cdef bint group_join(Group* g, Member* m) noexcept nogil:
     """Adds a member. False: out of memory (a group that has no other member is gone then)."""
     cdef Member** grown
@@ -93,8 +113,36 @@ cdef bint group_join(Group* g, Member* m) noexcept nogil:
     return True
 
 
+cdef void group_durable(Member* m, bint durable) noexcept nogil:
+    """Counts a member among those whose session the store keeps, or no longer; with the first, the group is kept."""
+    cdef Group* g = m.group
+    cdef Journal* j = &g.groups.router.journal
+    if m.durable == durable:
+        return
+    m.durable = durable
+    if durable:
+        g.base.durable += 1
+        if g.base.durable == 1:
+            record_text(j, REC_GROUP, g.base.serial, group_text(g), g.name_len)
+    else:
+        g.base.durable -= 1
+        if g.base.durable == 0:
+            record_one(j, REC_GROUP_GONE, g.base.serial)
+
+
+cdef bint group_record(Group* g, Delivery* d) noexcept nogil:
+    """Writes down that the group has a message, which waits in its queue or is with a member that may forget it."""
+    cdef Journal* j = &g.groups.router.journal
+    if not g.base.durable or d.message == NULL or message_store(j, d.message) == NULL:
+        return False
+    d.recorded = BY_GROUP
+    record_delivery(j, g.base.serial, d.position, d.message.stored.id, d.message.qos, False, 0, 0, NULL, 0)
+    return True
+
+
 cdef void group_leave(Group* g, Member* m) noexcept nogil:
     """Takes a member out; the last one takes the group and what it queued along."""
+    group_durable(m, False)
     g.n -= 1
     g.members[m.at] = g.members[g.n]
     g.members[m.at].at = m.at
@@ -172,7 +220,7 @@ cdef void group_deliver(
         by = choose(g, pub.origin, pub.hash)
         if by != NULL:
             by.take(by.who, pub.parts, pub_message(r, pub) if pub.parts.qos and by.qos else pub.message,
-                    pub.parts.qos if pub.parts.qos < by.qos else by.qos, by)
+                    pub.parts.qos if pub.parts.qos < by.qos else by.qos, by, NULL)
             return
     if pub.parts.qos == 0 and g.online == 0 and not gs.qos0_offline:
         r.stats.dropped_offline += 1
@@ -194,7 +242,11 @@ cdef void group_deliver(
         return
     d.message = message_ref(m)
     d.qos = m.qos
+    g.last_position += 1
+    d.position = g.last_position
     g.queue.bytes += message_size(m)
+    if m.qos or gs.qos0_offline:
+        group_record(g, d)
 
 
 cdef bint group_pull(Group* g, Member* m) noexcept nogil:
@@ -202,17 +254,26 @@ cdef bint group_pull(Group* g, Member* m) noexcept nogil:
     cdef Router* r = g.groups.router
     cdef Delivery d
     cdef Publish p
+    cdef uint8_t qos
     while g.queue.n:
         d = queue_at(&g.queue, 0)[0]
-        g.queue.bytes -= message_size(d.message)
+        g.queue.bytes -= delivery_size(&d)
         queue_pop(&g.queue)
-        if message_expired(d.message, r.now_ms):
-            r.stats.dropped_expired += 1
+        if delivery_expired(&d, r.now_ms) or (d.message == NULL and not delivery_fetch(&d)):
+            if d.message == NULL:
+                r.stats.dropped_lost += 1
+            else:
+                r.stats.dropped_expired += 1
             r.stats.publish_dropped += 1
+            if d.recorded == BY_GROUP:
+                record_done(&r.journal, g.base.serial, d.position)
             delivery_release(&d)
             continue
         message_parts(d.message, r.now_ms, &p)
-        m.take(m.who, &p, d.message, p.qos if p.qos < m.qos else m.qos, m)
+        qos = p.qos if p.qos < m.qos else m.qos
+        m.take(m.who, &p, d.message, qos, m, &d)
+        if qos == 0 and d.recorded == BY_GROUP:
+            record_done(&r.journal, g.base.serial, d.position)
         delivery_release(&d)
         return True
     return False
@@ -232,6 +293,13 @@ cdef void group_give_back(Group* g, Delivery* d) noexcept nogil:
         return
     front.message = d.message
     front.qos = d.message.qos
+    if d.recorded == BY_GROUP:
+        front.position = d.position
+        front.recorded = BY_GROUP
+    else:
+        front.position = g.first_position
+        g.first_position -= 1
+        group_record(g, front)
     g.queue.bytes += message_size(d.message)
     free(d.ids)
     d.ids = NULL
@@ -241,10 +309,26 @@ cdef void group_give_back(Group* g, Delivery* d) noexcept nogil:
 cdef void group_drain(Group* g) noexcept nogil:
     """Hands out what is queued as long as a member can take it."""
     cdef Member* m
+    cdef Message* first
     while g.queue.n:
-        m = choose(g, queue_at(&g.queue, 0).message.origin, queue_at(&g.queue, 0).message.hash)
+        first = queue_at(&g.queue, 0).message
+        m = choose(g, first.origin, first.hash) if first != NULL else choose(g, 0, 0)
         if m == NULL or not group_pull(g, m):
             return
+
+
+cdef void groups_take_bodies(Groups* gs) noexcept nogil:
+    """Takes what the store has brought back for the groups' queues: all of it, before the first member comes."""
+    cdef uint32_t i, at
+    cdef Group* g
+    if gs.away == 0:
+        return
+    gs.away = 0
+    for i in range(table_size(&gs.table)):
+        g = <Group*> table_at(&gs.table, i)
+        if g != NULL:
+            for at in range(g.queue.n):
+                delivery_fetch(queue_at(&g.queue, at))
 
 
 cdef void groups_init(Groups* gs, Router* router) noexcept nogil:

@@ -13,6 +13,7 @@ cdef void core_close(Core* core) noexcept nogil
 cdef int core_listen(Core* core, int fd, uint16_t listener) noexcept nogil
 cdef void core_unlisten(Core* core, int fd) noexcept nogil
 cdef int64_t core_clock(Core* core) noexcept nogil
+cdef void core_set_clock(Core* core, int64_t now_ms) noexcept nogil
 cdef void core_advance(Core* core, int64_t now_ms) noexcept nogil
 cdef void core_read(Core* core) noexcept nogil
 cdef void core_go_on(Core* core) noexcept nogil

@@ -8,6 +8,7 @@ from fastmq._conn cimport (
     conn_free, conn_go_on, conn_id, conn_linger, conn_new, conn_ready, conn_reap, core_find, core_wake, enlist, unlist,
     watch,
 )
+from fastmq._journal cimport journal_full, stored_unref
 from fastmq._link cimport Link, wire_clear
 from fastmq._linux cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
@@ -139,7 +140,9 @@ cdef bint must_wait(Conn* c) noexcept nogil:
     """Whether a connection that holds its input back has still reason to."""
     cdef Conn* target
     if c.waits_for == 0:
-        return c.core.router.now_ms < c.waits_until_ms and router_full(c.core.router)
+        return c.core.router.now_ms < c.waits_until_ms and (
+            router_full(c.core.router) or c.core.router.journal.trouble or journal_full(&c.core.router.journal)
+        )
     target = core_find(c.core, c.waits_for)
     if target == NULL:
         return False
@@ -238,6 +241,23 @@ cdef int64_t core_clock(Core* core) noexcept nogil:
     return <int64_t> t.tv_sec * 1000 + t.tv_nsec // 1000000 + core.clock_offset_ms
 
 
+cdef void start_ticking(Core* core) noexcept nogil:
+    cdef itimerspec period
+    core.router.now_ms = core_clock(core)
+    wheel_start(&core.wheel, core.router.now_ms)
+    period.it_interval.tv_sec = 0
+    period.it_interval.tv_nsec = 250000000
+    period.it_value.tv_sec = 0  # on the wheel's ticks from the first time on, else everything would be late twice
+    period.it_value.tv_nsec = (TICK_MS - core.router.now_ms % TICK_MS) * 1000000
+    timerfd_settime(core.timer_fd, 0, &period, NULL)
+
+
+cdef void core_set_clock(Core* core, int64_t now_ms) noexcept nogil:
+    """Lets engine time go on from now_ms. No timer may be armed yet."""
+    core.clock_offset_ms += now_ms - core_clock(core)
+    start_ticking(core)
+
+
 cdef void core_advance(Core* core, int64_t now_ms) noexcept nogil:
     core.router.now_ms = now_ms
     wheel_advance(&core.wheel, now_ms)
@@ -292,7 +312,6 @@ cdef void core_finish(Core* core) noexcept nogil:
 cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept nogil:
     """Makes the epoll set and its clockwork. False: the system refused (see errno) or memory is out."""
     cdef epoll_event event
-    cdef itimerspec period
     core.packet_max = packet_max
     core.wire.out_max = out_max
     core.wire.out_soft = out_max // 4
@@ -312,17 +331,11 @@ cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept 
     epoll_ctl(core.epfd, EPOLL_CTL_ADD, core.wake_fd, &event)
     event.data.u64 = TICK
     epoll_ctl(core.epfd, EPOLL_CTL_ADD, core.timer_fd, &event)
-    period.it_interval.tv_sec = 0
-    period.it_interval.tv_nsec = 250000000
-    period.it_value.tv_sec = 0  # on the wheel's ticks from the first time on, else everything would be late twice
-    period.it_value.tv_nsec = (TICK_MS - core_clock(core) % TICK_MS) * 1000000
-    timerfd_settime(core.timer_fd, 0, &period, NULL)
     core.wire.router = core.router
     core.protocol.router = core.router
     core.protocol.sessions = &core.sessions
     core.taps.router = core.router
-    core.router.now_ms = core_clock(core)
-    wheel_start(&core.wheel, core.router.now_ms)
+    start_ticking(core)
     return True
 
 
@@ -335,6 +348,7 @@ cdef void core_close(Core* core) noexcept nogil:
         core.gone = gone.next
         free(gone)
     if core.router != NULL:
+        core.router.journal.closed = 1  # what is freed from here on is not over
         for i in range(core.conns_cap):
             if core.conns[i] != NULL:
                 if core.conns[i].peer.link.session != NULL:
@@ -342,6 +356,10 @@ cdef void core_close(Core* core) noexcept nogil:
                 conn_free(core.conns[i])
         taps_detach(&core.taps)
         sessions_free(&core.sessions)
+        for i in range(core.router.journal.n_wanted):
+            stored_unref(core.router.journal.wanted[i])
+        for i in range(core.router.journal.n_asked):
+            stored_unref(core.router.journal.asked[i])
         wire_clear(&core.wire)
         router_free(core.router)
         core.router = NULL

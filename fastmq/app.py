@@ -1,11 +1,16 @@
 """The composition root: from a Config to a running worker. The only file that knows every room."""
 
 import asyncio
+import os
 import signal
 import sys
+from pathlib import Path
 
+from fastmq import logs
 from fastmq.broker.worker import Worker
 from fastmq.config.schema import Config
+from fastmq.errors import StartError, StoreError
+from fastmq.store.sqlite import SqliteStore
 
 if sys.platform != "win32":
     try:
@@ -14,23 +19,68 @@ if sys.platform != "win32":
         uvloop = None  # type: ignore[assignment]
 
 
+log = logs.get("serve")
+
+
+def store_path(config: Config) -> Path:
+    """Where the broker keeps what must outlive it."""
+    if config.store.path:
+        return Path(config.store.path)
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0]) / "fastmq.db"
+    if os.geteuid() == 0:
+        return Path("/var/lib/fastmq/fastmq.db")
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "fastmq" / "fastmq.db"
+
+
+def open_store(config: Config) -> SqliteStore | None:
+    """The store that the settings ask for, None if nothing is to be kept.
+
+    :raises StartError: it cannot be opened.
+    """
+    settings = config.store
+    if settings.durability == "none" and all(rule.level == "none" for rule in settings.topics):
+        return None
+    path = store_path(config)
+    try:
+        return SqliteStore(path, settings.size_max_bytes)
+    except (StoreError, OSError) as error:
+        raise StartError(f"{path}: the store cannot be opened: {error}; see store.path, store.durability") from error
+
+
 def serve(config: Config) -> int:
     """Runs a broker until SIGTERM or SIGINT; returns the exit code.
 
     :raises StartError: it could not start, a port being in use for one.
     """
     factory = uvloop.new_event_loop if uvloop is not None else asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(config))
-    return 0
+    store = open_store(config)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(_serve(config, store))
+    finally:
+        if store is not None:
+            store.close()
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, store: SqliteStore | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    worker = Worker(config)
+    worker = Worker(config, store=store)
+    broken = False
+
+    def on_broken() -> None:
+        nonlocal broken
+        broken = True
+        stop.set()
+
+    worker.hub.on_broken = on_broken
     await worker.start()
+    if store is not None:
+        log.info("what must last is kept", file=store.path, durability=config.store.durability)
     await stop.wait()
     await worker.stop()
+    return 1 if broken else 0

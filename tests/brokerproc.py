@@ -170,9 +170,12 @@ def free_port() -> int:
 def start_fastmq(settings: Mapping[str, Setting] | None = None, program: str = "") -> BrokerProcess:
     """`settings` are dotted keys of the configuration, for instance {"mqtt.maximum_qos": 1}.
 
+    Without a `store.path` among them, nothing outlives the broker.
     `program` is a module that runs fastmq in a way that no setting can, and says on stderr where it listens.
     """
     env = {key: value for key, value in os.environ.items() if not key.startswith("FASTMQ_")}
+    if "store.path" not in (settings or {}):
+        env["FASTMQ_STORE__DURABILITY"] = "none"
     for key, value in (settings or {}).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         env["FASTMQ_" + key.upper().replace(".", "__")] = text

@@ -1,8 +1,11 @@
 """What every test shares: how long Hypothesis searches, and an environment without the settings of whoever runs it."""
 
 import os
+import shutil
+import tempfile
 
 import hypothesis
+import pytest
 
 # Timing of one example says nothing on a shared machine, so there is no deadline. HYPOTHESIS_EXAMPLES=10000 searches
 # longer than `make test` has time for.
@@ -13,3 +16,10 @@ hypothesis.settings.load_profile("fastmq")
 
 for variable in [name for name in os.environ if name.startswith("FASTMQ_")]:
     del os.environ[variable]
+
+# A broker that is started without a word about its store keeps it here, and not where the machine's own broker would.
+os.environ["STATE_DIRECTORY"] = tempfile.mkdtemp(prefix="fastmq-state-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ["STATE_DIRECTORY"], ignore_errors=True)

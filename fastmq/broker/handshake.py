@@ -93,6 +93,14 @@ class Handshake:
         is_full = self._hub.is_full or (sessions_max and self._hub.stats()["sessions"] >= sessions_max)
         if is_full and not self._hub.has_session(connect.client_id.encode()):
             raise Refusal(Reason.QUOTA_EXCEEDED)  # who has a session may come and drain its queue
+        if self._hub.trouble and self._outlives(connect) and not self._hub.has_session(connect.client_id.encode()):
+            raise Refusal(Reason(self._hub.trouble))  # what it is promised could not be kept
+
+    def _outlives(self, connect: Connect) -> bool:
+        """Whether the session is to outlive its connection."""
+        if connect.version < 5:
+            return not connect.clean_start
+        return bool(connect.properties.session_expiry_interval)
 
     def _credentials(self, conn: int, connect: Connect) -> Credentials:
         return Credentials(

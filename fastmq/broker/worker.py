@@ -8,17 +8,22 @@ from pathlib import Path
 from fastmq import logs
 from fastmq._codec import encode
 from fastmq._hub import Hub
+from fastmq.broker.commits import Commits
 from fastmq.broker.exchanges import Exchanges
 from fastmq.broker.handshake import Handshake
 from fastmq.broker.listeners import Listeners
 from fastmq.broker.systopics import SysTopics
+from fastmq.config.durability import LEVELS
 from fastmq.config.listener import Listener
 from fastmq.config.schema import Config
-from fastmq.contracts import Authenticator, EnhancedAuthenticator, Message
+from fastmq.contracts import Authenticator, EnhancedAuthenticator, Message, Store
+from fastmq.errors import StartError, StoreError
 from fastmq.packets import Publish
 from fastmq.reasons import Reason
 
 MEMORY_SHARE = 0.8
+SETTLE_S = 10.0
+"""How long a stopping broker waits for its last commit."""
 
 
 def memory_limit() -> int:
@@ -69,7 +74,10 @@ def make_hub(config: Config) -> Hub:
 
 
 class Worker:
-    """Runs on the event loop that calls `start`; all its methods belong to that loop's thread."""
+    """Runs on the event loop that calls `start`; all its methods belong to that loop's thread.
+
+    With a store, what it holds is there before the first client, and what changes is kept in it; the caller closes it.
+    """
 
     def __init__(
         self,
@@ -77,8 +85,11 @@ class Worker:
         *,
         authenticators: Sequence[Authenticator] = (),
         enhanced: Sequence[EnhancedAuthenticator] = (),
+        store: Store | None = None,
     ) -> None:
         self.config = config
+        self._store = store
+        self._commits: Commits | None = None
         self.hub = make_hub(config)
         self.listeners: list[Listener] = []
         self._sockets = Listeners(self.hub)
@@ -98,9 +109,13 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         try:
+            if self._store is not None:
+                self._commits = self._restore(self._store)
             self.listeners = [self._sockets.open(listener) for listener in self.config.listen]
         except BaseException:
             self._sockets.close()
+            if self._commits is not None:
+                self._commits.close()
             self.hub.close()
             raise
         loop.add_reader(self.hub.fileno(), self.hub.on_ready)
@@ -108,6 +123,35 @@ class Worker:
         self.hub.on_tick = self._systopics.tick
         for listener in self.listeners:
             self._log.info(f"listening on {listener}")
+
+    def _restore(self, store: Store) -> Commits:
+        """Brings back what the store has, and keeps in it what happens from now on."""
+        settings = self.config.store
+        rules = [(rule.filter.encode(), LEVELS.index(rule.level)) for rule in settings.topics]
+        self.hub.keep(LEVELS.index(settings.durability), rules, settings.backlog_max_bytes)
+        try:
+            for batch in store.load():
+                self.hub.restore(batch)
+            found = self.hub.restored()
+            while wanted := self.hub.wanted():
+                self.hub.bodies(store.fetch(wanted))
+                self.hub.on_ready()
+        except (StoreError, ValueError, MemoryError) as error:
+            raise StartError(f"cannot load what is stored: {error}") from error
+        retained = self.hub.stats()["retained"]
+        if found["sessions"] or retained:
+            self._log.info("restored", sessions=found["sessions"], retained=retained)
+        commits = Commits(self.hub, store, settings.commit_delay_ms / 1000)
+        commits.start()
+        return commits
+
+    async def _settle(self) -> None:
+        """Waits until all that happened is committed."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SETTLE_S
+        while not self.hub.is_settled and not self.hub.trouble and loop.time() < deadline:
+            self.hub.on_ready()
+            await asyncio.sleep(0.001)
 
     async def stop(self) -> None:
         """Tells the clients (0x8B), closes everything and frees it."""
@@ -124,8 +168,12 @@ class Worker:
                 if self.hub.stats()["connections"] == 0:
                     break
                 await asyncio.sleep(0.01)
+            if self._commits is not None:
+                await self._settle()
         finally:
             loop.remove_reader(self.hub.fileno())
+            if self._commits is not None:
+                self._commits.close()
             self.hub.close()
 
     def publish(self, message: Message) -> int:

@@ -72,7 +72,7 @@ def _allowed(each: Declared) -> str:
     if each.setting.limits:
         return limits_shown(each.setting)
     if is_list:
-        return "a list of addresses"
+        return "a list of addresses" if each.default else f"a list of texts like `{each.setting.item}`"
     return "`true`, `false`" if isinstance(each.default, bool) else "text"
 
 

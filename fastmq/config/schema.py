@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast
 
+from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
 
 
@@ -20,6 +21,8 @@ class Setting:
     choices: tuple[object, ...] = ()
     """The values allowed; for a list, the items allowed."""
     not_empty: bool = False
+    item: object = None
+    """For a list whose default is empty: an example of its items."""
 
 
 def setting(
@@ -31,9 +34,10 @@ def setting(
     max: float | None = None,
     choices: tuple[object, ...] = (),
     not_empty: bool = False,
+    item: object = None,
 ) -> Any:
     limits = None if min is None or max is None else (min, max)
-    declared = Setting(help=help, unit=unit, limits=limits, choices=choices, not_empty=not_empty)
+    declared = Setting(help=help, unit=unit, limits=limits, choices=choices, not_empty=not_empty, item=item)
     return field(default=default, metadata={"setting": declared})
 
 
@@ -191,6 +195,51 @@ class RetainSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """What survives the broker: sessions with an expiry, their queues, retained messages."""
+
+    durability: Literal["fsync", "os", "none"] = setting(
+        "fsync",
+        choices=("fsync", "os", "none"),
+        help="What an acknowledgement promises: `fsync`: it is on the disk; `os`: the operating system has it, which a "
+        "power cut may take; `none`: nothing is kept.",
+    )
+    topics: tuple[TopicDurability, ...] = setting(
+        (),
+        item=TopicDurability("telemetry/#", "os"),
+        help="Other durabilities for the messages of some topics, as `telemetry/# = os`; the first that matches "
+        "counts.",
+    )
+    path: str = setting(
+        "",
+        help="The file that all of it is kept in. Empty: `fastmq.db` in `$STATE_DIRECTORY`, else in `/var/lib/fastmq` "
+        "for root, else in `$XDG_STATE_HOME/fastmq` or `~/.local/state/fastmq`.",
+    )
+    size_max_bytes: int = setting(
+        0,
+        unit=BYTES,
+        min=0,
+        max=SIZE_MAX,
+        help="From this size of the file on, messages that it would have to keep are refused (0x97); 0: no limit but "
+        "the disk.",
+    )
+    commit_delay_ms: int = setting(
+        0,
+        unit="ms",
+        min=0,
+        max=1000,
+        help="How long a commit waits for more to come with it. 0: it begins as soon as the one before is done.",
+    )
+    backlog_max_bytes: int = setting(
+        16_777_216,
+        unit=BYTES,
+        min=65_536,
+        max=1 << 30,
+        help="At this much that waits for a commit, publishers wait, too.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SysTopicsSettings:
     """The broker's own figures, published under `$SYS/broker/`."""
 
@@ -231,6 +280,7 @@ class Config:
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)
     retain: RetainSettings = field(default_factory=RetainSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
     systopics: SysTopicsSettings = field(default_factory=SysTopicsSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     log: LogSettings = field(default_factory=LogSettings)

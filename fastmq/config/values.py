@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
 from fastmq.config.schema import SIZE_MAX, Declared, Setting
 
@@ -18,7 +19,7 @@ def from_toml(declared: Declared, given: object) -> object:
         return _checked(declared, _typed(declared.default, given))
     if not isinstance(given, list):
         raise ValueError(f"must be a list, not {_shown(given)}")
-    items = [_checked(declared, _typed(declared.default[0], item)) for item in given]
+    items = [_checked(declared, _typed(_item(declared), item)) for item in given]
     return _checked_list(declared, items)
 
 
@@ -29,8 +30,13 @@ def from_text(declared: Declared, given: str) -> object:
     """
     if not isinstance(declared.default, tuple):
         return _checked(declared, _read(declared.default, given))
-    items = [_checked(declared, _read(declared.default[0], item.strip())) for item in given.split(",") if item.strip()]
+    items = [_checked(declared, _read(_item(declared), item.strip())) for item in given.split(",") if item.strip()]
     return _checked_list(declared, items)
+
+
+def _item(declared: Declared) -> object:
+    """An item of a list, for its type."""
+    return declared.default[0] if declared.default else declared.setting.item
 
 
 def shown(value: object) -> str:
@@ -54,10 +60,10 @@ def _toml_character(character: str) -> str:
 
 
 def plain(value: object) -> object:
-    """A value as JSON has it: listeners as text."""
+    """A value as JSON has it: listeners and rules as text."""
     if isinstance(value, tuple):
         return [plain(item) for item in value]
-    return str(value) if isinstance(value, Listener) else value
+    return str(value) if isinstance(value, Listener | TopicDurability) else value
 
 
 def limits_shown(rule: Setting) -> str:
@@ -75,6 +81,7 @@ _TYPE_NAMES: Final[dict[type, str]] = {
     float: "a number",
     str: "a text",
     Listener: "an address like tcp://127.0.0.1:1883",
+    TopicDurability: "a rule like telemetry/# = os",
 }
 
 
@@ -82,8 +89,8 @@ def _typed(like: object, given: object) -> object:
     kind = type(like)
     if kind is float and type(given) is int:
         return float(given)
-    if kind is Listener and type(given) is str:
-        return Listener.parse(given)
+    if isinstance(like, Listener | TopicDurability) and type(given) is str:
+        return like.parse(given)
     if type(given) is kind:
         return given
     raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {_shown(given)}")
@@ -94,7 +101,7 @@ def _read(like: object, text: str) -> object:
     try:
         return _READERS[kind](text)
     except (KeyError, ValueError) as error:
-        if kind is Listener:
+        if kind in (Listener, TopicDurability):
             raise
         raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {text!r}") from error
 
@@ -105,6 +112,7 @@ _READERS: Final[dict[type, Callable[[str], Any]]] = {
     float: float,
     str: str,
     Listener: Listener.parse,
+    TopicDurability: TopicDurability.parse,
 }
 
 

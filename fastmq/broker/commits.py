@@ -1,0 +1,114 @@
+"""The thread between the engine's journal and a store. The event loop never waits for it.
+
+The engine hands over one batch at a time, and goes on; what the batch promises to clients leaves when `Hub.committed`
+says so. Between commits the thread keeps the store's house, in slices, and fetches messages that are only stored.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from typing import Final
+
+from fastmq import logs
+from fastmq._hub import Hub
+from fastmq.contracts import Store
+from fastmq.errors import StoreError
+from fastmq.reasons import Reason
+
+RETRY_S: Final = 0.25
+SLICE_S: Final = 0.002
+"""Housekeeping between two commits."""
+IDLE_S: Final = 0.5
+"""After this long without work, the house is looked after."""
+REASONS: Final = {"full": Reason.QUOTA_EXCEEDED, "failed": Reason.IMPLEMENTATION_SPECIFIC_ERROR}
+
+Work = tuple[bytes, bool] | list[int] | None
+
+
+class Commits:
+    """Commits what `hub` journals to `store`, from `start` until `close`."""
+
+    def __init__(self, hub: Hub, store: Store, delay_s: float = 0.0) -> None:
+        self._hub = hub
+        self._store = store
+        self._delay_s = delay_s
+        self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="fastmq-store", daemon=True)
+        self._log = logs.get("store")
+
+    def start(self) -> None:
+        """Takes over the hub's journal."""
+        self._hub.on_batch = lambda batch, sync: self._work.put((batch, sync))
+        self._hub.on_want = self._work.put
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread after the batch that it has, or without it when the store does not take it."""
+        self._hub.on_batch = self._hub.on_want = None
+        self._closing = True
+        self._work.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._work_off()
+        except Exception:
+            self._log.exception("the store failed in a way that it should not; nothing is acknowledged any more")
+            self._hub.broke()
+
+    def _work_off(self) -> None:
+        busy = True
+        while True:
+            try:
+                work = self._work.get(timeout=0.0 if busy else IDLE_S)
+            except queue.Empty:
+                busy = self._maintain()
+                continue
+            if work is None:
+                return
+            if isinstance(work, list):
+                self._fetch(work)
+            else:
+                if self._delay_s:
+                    time.sleep(self._delay_s)
+                self._append(*work)
+                busy = self._maintain()
+
+    def _append(self, batch: bytes, sync: bool) -> None:
+        in_trouble = False
+        while True:
+            try:
+                self._store.append(batch, sync)
+                break
+            except StoreError as error:
+                if self._closing:
+                    self._log.error("the last changes could not be stored", reason=error)
+                    return
+                if not in_trouble:
+                    self._log.error("cannot store; acknowledgements wait, and more is refused", reason=error)
+                in_trouble = True
+                self._hub.failed(REASONS[error.reason])
+                time.sleep(RETRY_S)
+        if in_trouble:
+            self._log.info("the store works again")
+        self._hub.committed()
+
+    def _fetch(self, ids: list[int]) -> None:
+        try:
+            found = self._store.fetch(ids)
+        except StoreError as error:
+            # Nothing is lost by it: they are asked for again, a little later.
+            self._log.error("cannot read stored messages", reason=error)
+            time.sleep(RETRY_S)
+            if not self._closing:
+                self._work.put(ids)
+            return
+        self._hub.bodies(found)
+
+    def _maintain(self) -> bool:
+        """Whether there is more to do."""
+        with contextlib.suppress(StoreError):  # the next commit says so
+            return self._store.maintain(SLICE_S)
+        return False
