@@ -1,5 +1,9 @@
 """The load of a crash proof from paho-mqtt: other people's idea of a session that outlives its connection.
 
+Two habits of paho 2.2 are kept out of the way. Each attempt to reconnect moves its exchanges on by a state, so that the
+second one publishes anew what was released already: it is told to reconnect once, when the broker listens. And what is
+published before it has sent again what is open goes first: nothing new is published until the first answer.
+
 paho's threads only put what they see into a queue; one thread reads it and keeps the books. An acknowledgement counts
 when it is read from the queue, which is later than it was seen: nothing is claimed too early.
 """
@@ -29,9 +33,12 @@ class _Client:
         self._events = load.events
         self.connects = 0
         self.paho = paho.Client(
-            CallbackAPIVersion.VERSION2, name, clean_session=False, protocol=MQTTProtocolVersion.MQTTv311
+            CallbackAPIVersion.VERSION2,
+            name,
+            clean_session=False,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
         )
-        self.paho.reconnect_delay_set(0.05, 0.1)  # type: ignore[arg-type]  # it takes fractions
         self.paho.max_inflight_messages_set(WINDOW)
         self.paho.on_connect = self._on_connect
 
@@ -46,6 +53,15 @@ class _Client:
         self.connects += 1
         self.books.connected(self.name, session_present=present)
 
+    def reconnect(self) -> None:
+        self.stop()
+        self.paho.reconnect()
+        self.paho.loop_start()
+
+    def stop(self) -> None:
+        self.paho.loop_stop()
+        self.paho._reset_sockets(sockpair_only=True)  # else it leaks a pair with every start
+
     def tell(self, event: Event) -> None:
         self._events.put(event)
 
@@ -55,14 +71,19 @@ class _Publisher(_Client):
         super().__init__(f"paho-publisher-{qos}", load)
         self.stream: Stream = self.books.stream(f"paho{qos}", f"crash/t/paho{qos}", qos)
         self._open: dict[int, int] = {}
+        self._sends_again = False
         self.paho.on_publish = self._on_publish
 
     @property
     def unfinished(self) -> int:
         return len(self._open)
 
+    def reconnect(self) -> None:
+        self._sends_again = bool(self._open)
+        super().reconnect()
+
     def fill(self) -> None:
-        while len(self._open) < WINDOW:
+        while not self._sends_again and len(self._open) < WINDOW:
             number = self.books.sent(self.stream)
             info = self.paho.publish(self.stream.topic, self.stream.payload(number), self.stream.qos)
             assert info.rc in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN), info
@@ -73,6 +94,7 @@ class _Publisher(_Client):
 
     def _acknowledged(self, mid: int) -> None:
         self.books.acknowledged(self.stream, self._open.pop(mid), is_finished=True)
+        self._sends_again = False
 
 
 class _Subscriber(_Client):
@@ -95,7 +117,7 @@ class _Subscriber(_Client):
 
 
 class PahoLoad:
-    """Two publishers and two subscribers, QoS 1 and 2 each. They reconnect by themselves."""
+    """Two publishers and two subscribers, QoS 1 and 2 each. `reconnect` when the broker listens again."""
 
     def __init__(self, books: Books, address: tuple[str, int]) -> None:
         self.books = books
@@ -114,7 +136,15 @@ class PahoLoad:
     def close(self) -> None:
         for client in self._clients:
             client.paho.disconnect()
-            client.paho.loop_stop()
+            client.stop()
+
+    def reconnect(self) -> None:
+        self.run(lambda: not any(client.paho.is_connected() for client in self._clients), 10)
+        self._read()  # acknowledgements that came before the end
+        connects = {client.name: client.connects for client in self._clients}
+        for client in self._clients:
+            client.reconnect()
+        assert self.run(lambda: all(client.connects > connects[client.name] for client in self._clients), 10)
 
     def run(self, until: Callable[[], bool], timeout_s: float, *, publishes: bool = False) -> bool:
         """Keeps the books until then; False when the time is over."""

@@ -1,4 +1,4 @@
-"""The proof with clients that others wrote: paho-mqtt publishes and subscribes, and reconnects by itself."""
+"""The proof with clients that others wrote: paho-mqtt publishes and subscribes, with sessions of its own."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def test_paho_loses_nothing_when_the_broker_is_killed(tmp_path: Path) -> None:
                 child.kill()
                 child.spawn()
                 child.await_listening()
+                load.reconnect()
                 if number % 4 == 0 or number == PAHO_KILLS:
                     load.drain()
         finally:
