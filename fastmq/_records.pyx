@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from fastmq._wire cimport check_filter, check_topic_name, skip_property, utf8_valid
 
@@ -12,9 +12,11 @@ cdef enum:
     UV_SIZE = 10
     TEXT_MAX = 0xFFFF
     SUBSCRIPTION_ID_MAX = 268435455
+    SUBSCRIPTION_IDS_MAX = 4096
 
 cdef int64_t NUMBER_MAX = 0x7FFFFFFFFFFFFFFF
 cdef int64_t U32_MAX = 0xFFFFFFFF
+cdef int64_t CLOCK_MAX = <int64_t> 1 << 60
 
 
 # -- one record --------------------------------------------------------------------------------------------------------
@@ -73,11 +75,28 @@ cdef inline const char* take_blob(
     return NULL
 
 
+cdef int share_kind(const uint8_t* text, size_t n) noexcept nogil:
+    """0: an ordinary filter; 1: of a shared group; -1: neither [MQTT-4.8.2-1] [MQTT-4.8.2-2]."""
+    cdef size_t i
+    if n >= 7 and memcmp(text, b"$queue/", 7) == 0:
+        return 1 if n > 7 else -1
+    if n < 7 or memcmp(text, b"$share/", 7) != 0:
+        return -1 if n == 6 and memcmp(text, b"$share", 6) == 0 else 0
+    for i in range(7, n):
+        if text[i] == b"/":
+            return 1 if i > 7 and i + 1 < n else -1
+        if text[i] == b"+" or text[i] == b"#":
+            return -1
+    return -1
+
+
 cdef inline const char* take_filter(const uint8_t** at, const uint8_t* end, Record* out) noexcept nogil:
     cdef bint has_wildcard
     cdef const char* wrong = take_blob(at, end, TEXT_MAX, &out.text, &out.text_len)
     if wrong == NULL and check_filter(out.text, <uint32_t> out.text_len, TEXT_MAX + 1, &has_wildcard):
         return b"has no topic filter"
+    if wrong == NULL and share_kind(out.text, out.text_len) < (1 if out.kind == K_GROUP else 0):
+        return b"has no filter of a shared group"
     return wrong
 
 
@@ -122,9 +141,13 @@ cdef const char* take_delivery(const uint8_t** at, const uint8_t* end, Record* o
         wrong = take_state(at, end, out)
     if wrong == NULL:
         wrong = take_uv(at, end, NUMBER_MAX, &count)
+    if wrong == NULL and count > SUBSCRIPTION_IDS_MAX:
+        return b"has too many subscription identifiers"
     out.ids = at[0]
     while wrong == NULL and count > 0:
         wrong = take_uv(at, end, SUBSCRIPTION_ID_MAX, &ignored)
+        if wrong == NULL and ignored == 0:
+            return b"has subscription identifier 0"
         count -= 1
     out.ids_len = <size_t> (at[0] - out.ids)
     return wrong
@@ -191,6 +214,9 @@ cdef const char* record_next(const uint8_t** at, const uint8_t* end, Record* out
         if wrong == NULL:
             out.flags = out.flags << 3
             wrong = take_state(at, end, out)
+    elif kind == K_CLOCK:
+        if out.a > CLOCK_MAX:
+            wrong = b"has a time that is too late"
     elif kind == K_RECEIVED or kind == K_RELEASED:
         wrong = take_u16(at, end, &out.packet_id)
         if wrong == NULL and out.packet_id == 0:
@@ -536,6 +562,17 @@ cdef class Pack:
         if state == 3:
             return False  # it awaits PUBCOMP and needs no message
         return not live.has(message) or (state == 0 and expired is not None and expired.has(message))
+
+    def add_deliveries(self, list rows not None, Ids needed not None, Ids expired not None):
+        """Adds a DELIVERY for each row, and the messages that they need to `needed`. Raises ValueError as `add` does."""
+        cdef object row
+        cdef int64_t state, message
+        self.add(K_DELIVERY, rows)
+        for row in rows:
+            state, message = number(row, 3, 255) >> 3, number(row, 2, NUMBER_MAX)
+            # One that awaits PUBCOMP (3) needs none. What was sent (1, 2) is sent again, expired or not.
+            if state != 3 and (state != 0 or not expired.has(message)):
+                needed.put(message)
 
     def add(self, int kind, list rows not None, Ids live=None, Ids expired=None):
         """Adds a record for each row; raises ValueError at the first bad one.

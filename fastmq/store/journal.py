@@ -8,6 +8,7 @@ from typing import Final
 
 from fastmq._records import pick, scan
 from fastmq.store.clock import Stamp
+from fastmq.store.records import CLOCK_MAX
 
 MEMORY_BYTES: Final = 32 * 1024 * 1024
 """How many bytes of batches are kept in memory too; those past it are read again when they are needed."""
@@ -93,7 +94,7 @@ class Journal:
 
     def add_row(self, row: tuple[object, ...]) -> Stamp:
         *numbers, crc, batch = row
-        known = [number for number in numbers if isinstance(number, int) and number >= 0]
+        known = [number for number in numbers if isinstance(number, int) and 0 <= number <= CLOCK_MAX // 2]
         if not isinstance(batch, bytes) or len(known) != 4:
             raise Damaged("a row of the journal has no batch")
         seq, engine_ms, boot_ms, wall_ms = known

@@ -26,8 +26,10 @@ from fastmq.store.records import (
 from fastmq.store.records import Will as WillRecord
 from fastmq.store.schema import COLUMNS, in_transaction
 
-ROWS: Final = 4096
+ROWS: Final = 512
 BATCH_BYTES: Final = 256 * 1024
+
+DELIVERIES: Final = f"SELECT {COLUMNS['delivery']} FROM delivery ORDER BY subscriber, position"
 
 Progress = Callable[[int, int], None]
 
@@ -123,31 +125,45 @@ class Loading:
             needed.add_rows(rows)
         for rows in self._rows("SELECT id FROM expired"):
             expired.add_rows(rows)
-        # Deliveries that await PUBCOMP (3) need no message; what was sent is sent again, expired or not.
-        unexpired = " AND (flags >= 8 OR message NOT IN (SELECT id FROM expired))" if len(expired) else ""
-        for rows in self._rows(f"SELECT message FROM delivery WHERE flags < 24{unexpired}"):
-            needed.add_rows(rows)
         self._bodies()
+        deliveries = deque[bytes]()
+        self._deliveries(needed, expired, deliveries)
         orphans: list[int] = []
         for rows in self._rows("SELECT id, size, expires_ms FROM message ORDER BY id"):
             orphans += self._pack.add_stubs(rows, needed, whole, live)
             self._full(stubs)
             self._step(len(rows))
         self._flush(stubs)
-        lost = self._lost(whole, live)
         over: list[tuple[int, int]] = []
+        if len(expired) or len(live) < len(needed):
+            deliveries.clear()
+            over = self._deliveries_of(live, expired, deliveries)
+        lost = self._lost(whole, live)
         self._table("retained", KIND[Retained], after)
         self._table("will", KIND[WillRecord], after)
-        for rows in self._rows(f"SELECT {COLUMNS['delivery']} FROM delivery ORDER BY subscriber, position"):
-            over += self._pack.add(KIND[Delivery], rows, live, expired)
-            self._full(after)
-            self._step(len(rows))
-        self._flush(after)
+        after += deliveries
         if orphans or over or lost:
             self._dropped("message", len(orphans))
             self._dropped("delivery", len(over))
             in_transaction(self._connection, lambda: self._remove(orphans, over))
         return before, stubs, after
+
+    def _deliveries(self, needed: Ids, expired: Ids, into: deque[bytes]) -> None:
+        """All of them, and the messages that they need. Mostly none is without one, and this is what is given out."""
+        for rows in self._rows(DELIVERIES):
+            self._pack.add_deliveries(rows, needed, expired)
+            self._full(into)
+            self._step(len(rows))
+        self._flush(into)
+
+    def _deliveries_of(self, live: Ids, expired: Ids, into: deque[bytes]) -> list[tuple[int, int]]:
+        """Those that have something to deliver; returns where the others are."""
+        over: list[tuple[int, int]] = []
+        for rows in self._rows(DELIVERIES):
+            over += self._pack.add(KIND[Delivery], rows, live, expired)
+            self._full(into)
+        self._flush(into)
+        return over
 
     def _lost(self, whole: Ids, live: Ids) -> int:
         """Removes what is retained, and wills, whose message is not there; how many there were."""

@@ -16,14 +16,14 @@ __all__ = [
     "encode",
 ]  # fmt: skip
 
-NUMBER_MAX: Final = 2**63 - 1
-"""The largest number in a record: what a signed 64-bit column of a database can hold."""
+NUMBER_MAX: Final = 2**63 - 1  # what a signed 64-bit column of a database can hold
 EXPIRY_NEVER: Final = 0xFFFF_FFFF
 TEXT_MAX: Final = 0xFFFF
 SUBSCRIPTION_ID_MAX: Final = 268_435_455
+SUBSCRIPTION_IDS_MAX: Final = 4096
+CLOCK_MAX: Final = 2**60
 
-QUEUED, AWAIT_PUBACK, AWAIT_PUBREC, AWAIT_PUBCOMP = range(4)
-"""The states of a delivery. A queued one has packet id 0, all others have one."""
+QUEUED, AWAIT_PUBACK, AWAIT_PUBREC, AWAIT_PUBCOMP = range(4)  # states; a queued delivery has packet id 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +284,19 @@ def is_filter(text: str) -> bool:
     levels = text.split("/")
     return (
         text != ""
+        and (is_group(text) or (not text.startswith(("$share/", "$queue/")) and text != "$share"))
         and all(level == "+" or "+" not in level for level in levels)
         and all("#" not in level for level in levels[:-1])
         and (levels[-1] == "#" or "#" not in levels[-1])
     )
+
+
+def is_group(text: str) -> bool:
+    first, _, rest = text.partition("/")
+    if first == "$queue":
+        return rest != ""
+    name, _, filter = rest.partition("/")
+    return first == "$share" and name != "" and filter != "" and "+" not in name and "#" not in name
 
 
 def _message(r: Reader) -> Message:
@@ -302,10 +311,9 @@ def _delivery(r: Reader) -> Delivery:
     subscriber, position, message, flags = r.uv(), r.uv(), r.uv(), r.u8(0x1F)
     qos, retain = r.qos_retain(flags)
     state, packet_id = r.state(flags >> 3)
-    count = r.uv()
-    if count > len(r.data) - r.at:
-        raise r.wrong("is cut off")
-    ids = tuple(r.uv(SUBSCRIPTION_ID_MAX) for _ in range(count))
+    ids = tuple(r.uv(SUBSCRIPTION_ID_MAX) for _ in range(r.uv(SUBSCRIPTION_IDS_MAX)))
+    if 0 in ids:
+        raise r.wrong("subscription identifier 0")
     return Delivery(subscriber, position, message, qos, retain, state, packet_id, ids)
 
 
@@ -330,9 +338,9 @@ READ: Final[dict[int, tuple[type, Callable[[Reader], Record]]]] = {
     13: (Unretained, lambda r: Unretained(r.uv())),
     14: (Will, _will),
     15: (WillGone, lambda r: WillGone(r.uv())),
-    16: (Group, lambda r: Group(r.uv(), r.text(is_filter))),
+    16: (Group, lambda r: Group(r.uv(), r.text(lambda text: is_group(text) and is_filter(text)))),
     17: (GroupGone, lambda r: GroupGone(r.uv())),
-    18: (Clock, lambda r: Clock(r.uv())),
+    18: (Clock, lambda r: Clock(r.uv(CLOCK_MAX))),
     19: (Stub, lambda r: Stub(r.uv(), r.uv(), r.uv())),
 }
 KIND: Final = {record: kind for kind, (record, _) in READ.items()}

@@ -16,6 +16,7 @@ from fastmq.store.clock import Stamp
 from fastmq.store.files import SUFFIXES, beside
 from fastmq.store.journal import INSERT_AGAIN
 from fastmq.store.records import (
+    CLOCK_MAX,
     KIND,
     Delivery,
     Group,
@@ -44,6 +45,7 @@ ROW_AT_ONCE: Final = 1000
 GAPS_MAX: Final = 64
 """How often a table's unreadable parts are searched for a part between that can be read."""
 NUMBER_MAX: Final = 2**63 - 1
+TIME_MAX: Final = CLOCK_MAX // 2
 
 
 @dataclass
@@ -196,7 +198,7 @@ def stamp_of(meta: dict[bytes, object]) -> Stamp:
     boot_id = meta.get(b"boot_id", b"")
     if not isinstance(boot_id, bytes):
         raise ValueError("the boot id is no text")
-    known = [number for number in numbers if isinstance(number, int) and 0 <= number <= NUMBER_MAX // 2]
+    known = [number for number in numbers if isinstance(number, int) and 0 <= number <= TIME_MAX]
     if len(known) != 3:
         raise ValueError("the clocks are no times")
     return Stamp(known[0], known[1], known[2], boot_id.decode("ascii", "replace"))

@@ -11,7 +11,8 @@ SERIALS = st.integers(1, 4)
 MESSAGES = st.integers(1, 40)
 POSITIONS = st.one_of(st.integers(0, 9), st.sampled_from((255, 256, 257, 2**40)))
 PACKET_IDS = st.sampled_from((1, 2, 3, 127, 128, 65_535))
-FILTERS = st.sampled_from(("a", "a/+", "#", "$share/g/a", "ü/é"))
+GROUPS = st.sampled_from(("$share/g/a", "$share/g/#", "$queue/a"))
+FILTERS = st.one_of(st.sampled_from(("a", "a/+", "#", "ü/é", "$SYS/#")), GROUPS)
 EXPIRIES = st.sampled_from((None, None, 1, 1500, 2000, 2**50))
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, 2**63 - 1))
 
@@ -34,7 +35,7 @@ def messages(draw: st.DrawFn) -> r.Message:
 def deliveries(draw: st.DrawFn) -> r.Delivery:
     subscriber, position, state = draw(SERIALS), draw(POSITIONS), draw(st.integers(0, 3))
     packet_id = draw(PACKET_IDS) if state else 0
-    ids = tuple(draw(st.lists(st.sampled_from((0, 1, 127, 128, 268_435_455)), max_size=3)))
+    ids = tuple(draw(st.lists(st.sampled_from((1, 127, 128, 268_435_455)), max_size=3)))
     message = message_at(subscriber, position)
     return r.Delivery(
         subscriber, position, message, draw(st.integers(0, 2)), draw(st.booleans()), state, packet_id, ids
@@ -59,13 +60,15 @@ OF_SESSIONS = st.one_of(
     st.builds(
         r.Session, SERIALS, st.sampled_from(("", "c", "ü")), st.sampled_from((0, 60, 2**32 - 1)), NUMBERS, NUMBERS
     ),
-    st.builds(r.Subscribed, SERIALS, st.sampled_from((0, 1, 0x2E, 0x81)), st.sampled_from((0, 1, 268_435_455)), FILTERS),
+    st.builds(
+        r.Subscribed, SERIALS, st.sampled_from((0, 1, 0x2E, 0x81)), st.sampled_from((0, 1, 268_435_455)), FILTERS
+    ),
     st.builds(r.Unsubscribed, SERIALS, FILTERS),
     st.builds(r.Received, SERIALS, PACKET_IDS),
     st.builds(r.Released, SERIALS, PACKET_IDS),
     st.builds(r.Will, SERIALS, MESSAGES, st.integers(0, 2**32 - 1), st.one_of(st.none(), st.integers(0, 2**32 - 1))),
     st.builds(r.WillGone, SERIALS),
-    st.builds(r.Group, SERIALS, FILTERS),
+    st.builds(r.Group, SERIALS, GROUPS),
     st.builds(r.GroupGone, SERIALS),
     st.builds(r.Ended, SERIALS),
 )
