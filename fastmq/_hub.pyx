@@ -36,6 +36,9 @@ from fastmq._wire cimport AUTH, Publish, SESSION_TAKEN_OVER, check_topic_name, g
 from fastmq._codec import decode
 from fastmq.errors import ProtocolError
 
+cdef enum:
+    BATCH_FULL = 65536           # bytes of records at which a batch leaves although nobody waits for it
+
 STRATEGIES = ("round_robin", "random", "sticky", "hash_clientid", "hash_topic", "least_inflight")
 
 cdef extern from "<unistd.h>" nogil:
@@ -179,7 +182,7 @@ cdef class Hub:
     def on_ready(self) -> None:
         """One turn. The event loop calls it when `fileno()` is readable."""
         cdef Core* core = &self._core
-        cdef bint finished
+        cdef bint finished, ticked
         if not self._open or self._in_turn:
             return
         self._in_turn = True
@@ -204,12 +207,13 @@ cdef class Hub:
                 self._gone()
             if core.taps.ready != NULL:
                 taps_notify(&core.taps)
-            if core.ticked:
+            ticked = core.ticked != 0
+            if ticked:
                 core.ticked = 0
                 if self.on_tick is not None:
                     self.on_tick()
             if core.router.journal.on:
-                self._tell_store()
+                self._tell_store(ticked)
         finally:
             self._in_turn = False
 
@@ -340,8 +344,12 @@ cdef class Hub:
         free(made)
         return 0
 
-    cdef int _tell_store(self) except -1:
-        """Hands over the batch, unless one is on its way, and asks for messages."""
+    cdef int _tell_store(self, bint ticked) except -1:
+        """Hands over the batch, unless one is on its way, and asks for messages.
+
+        A batch that nobody waits for, of what clients have acknowledged most of all, goes with the next one that is
+        urgent, or with the tick.
+        """
         cdef Core* core = &self._core
         cdef Journal* j = &core.router.journal
         if j.broken:
@@ -349,7 +357,7 @@ cdef class Hub:
                 broken, self.on_broken = self.on_broken, None
                 broken()
             return 0
-        if j.len and not j.busy and self.on_batch is not None:
+        if j.len and not j.busy and self.on_batch is not None and (j.urgent or j.len >= BATCH_FULL or ticked):
             batch = (<char*> j.data)[:j.len]
             sync = j.sync != 0
             journal_take(j)
@@ -367,6 +375,11 @@ cdef class Hub:
         cdef Journal* j = &self._core.router.journal
         cdef uint32_t i
         return [j.asked[i].id for i in range(journal_ask(j))]
+
+    def hurry(self) -> None:
+        """Hands over what is recorded with the next turn, whoever waits for it."""
+        self._core.router.journal.urgent = 1
+        core_wake(&self._core)
 
     @property
     def is_settled(self) -> bool:

@@ -57,6 +57,7 @@ cdef struct Journal:
     uint8_t broken               # a record could not be written: nothing may be promised any more
     uint8_t busy                 # a batch is on its way
     uint8_t sync                 # the batch that is being written has something that must survive a power cut
+    uint8_t urgent               # somebody waits for the batch that is being written
     uint8_t trouble              # the reason code for what cannot be kept now, 0 = all is well
     uint8_t level                # a Durability: of topics without a rule
     uint8_t state_level          # of sessions and subscriptions: the highest of all

@@ -73,6 +73,7 @@ cdef void journal_take(Journal* j) noexcept nogil:
     """Begins a new batch, once the bytes of the old one have been copied away."""
     j.len = 0
     j.sync = 0
+    j.urgent = 0
     j.seq += 1
     j.busy = 1
     if j.cap > BATCH_KEPT:
@@ -205,6 +206,8 @@ cdef bint journal_want(Journal* j, Stored* st) noexcept nogil:
     j.wanted[j.n_wanted] = stored_ref(st)
     j.n_wanted += 1
     st.wanted = 1
+    if st.seq == j.seq:
+        j.urgent = 1             # it can be asked for when it is committed
     return True
 
 

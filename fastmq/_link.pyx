@@ -64,6 +64,8 @@ cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate) noexcept nogil:
     """
     cdef Chunk* c = l.tail
     cdef uint8_t* out
+    if gate == l.wire.router.journal.seq:
+        l.wire.router.journal.urgent = 1
     if gate == 0 or (c != NULL and c.gate == gate):
         return link_reserve(l, n)
     out = link_chunk(l, n)

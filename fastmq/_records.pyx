@@ -564,7 +564,7 @@ cdef class Pack:
         return not live.has(message) or (state == 0 and expired is not None and expired.has(message))
 
     def add_deliveries(self, list rows not None, Ids needed not None, Ids expired not None):
-        """Adds a DELIVERY for each row, and the messages that they need to `needed`. Raises ValueError as `add` does."""
+        """Adds a DELIVERY for each row, and the messages that they need to `needed`. Raises as `add` does."""
         cdef object row
         cdef int64_t state, message
         self.add(K_DELIVERY, rows)

@@ -152,7 +152,7 @@ static void finish_connect(struct client *c)
     char client_id[32];
     snprintf(client_id, sizeof client_id, "load-%d-%u", (int)getpid(), serial++);
     c->phase = AWAIT_CONNACK;
-    net_wrote(c, put_connect(net_room(c, 128), net.version, client_id, 600));
+    net_wrote(c, put_connect(net_room(c, 128), net.version, client_id, 600, net.durable));
     net_flush(c);
 }
 

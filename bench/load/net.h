@@ -32,6 +32,7 @@ struct workload {
 struct net {
     int epoll;
     enum version version;
+    bool durable; /* sessions outlive their connections */
     const struct workload *workload;
     struct client *(*client_at)(uint32_t index); /* the workload's clients by number */
     uint32_t clients, started, open, lost;

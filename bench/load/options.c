@@ -37,7 +37,8 @@ static const char usage[] =
     "  --rate N     messages/s of all publishers together, evenly spaced (0: as fast as it goes)\n"
     "  --duration S measured time (3) --warmup S (0.5) --settle S before memory is read (1)\n"
     "  --filters N (100000) --kind exact|plus|hash|mix (mix) --clients N (1000) --messages N (100000)\n"
-    "  --subscribe 0|1  connections: with a subscription each (0)\n";
+    "  --subscribe 0|1  connections: with a subscription each (0)\n"
+    "  --durable 0|1    sessions that outlive their connections (0)\n";
 
 static int keyword(const char *value, const char *const *words)
 {
@@ -58,7 +59,7 @@ static double number(const char *text, double least, double most)
 
 enum name {
     HOST = 1, PORT, PID, MQTT, QOS, SUB_QOS, SIZE, PUBS, SUBS, BATCH, WINDOW, FLIGHT, RATE, DURATION, WARMUP, SETTLE,
-    FILTERS, KIND, CLIENTS, SUBSCRIBED, MESSAGES, HELP
+    FILTERS, KIND, CLIENTS, SUBSCRIBED, MESSAGES, DURABLE, HELP
 };
 
 static const struct option names[] = {
@@ -67,7 +68,7 @@ static const struct option names[] = {
     {"batch", 1, 0, BATCH}, {"window", 1, 0, WINDOW}, {"flight", 1, 0, FLIGHT}, {"rate", 1, 0, RATE},
     {"duration", 1, 0, DURATION}, {"warmup", 1, 0, WARMUP}, {"settle", 1, 0, SETTLE}, {"filters", 1, 0, FILTERS},
     {"kind", 1, 0, KIND}, {"clients", 1, 0, CLIENTS}, {"subscribe", 1, 0, SUBSCRIBED}, {"messages", 1, 0, MESSAGES},
-    {"help", 0, 0, HELP}, {0, 0, 0, 0},
+    {"durable", 1, 0, DURABLE}, {"help", 0, 0, HELP}, {0, 0, 0, 0},
 };
 
 static void set(enum name name, const char *v)
@@ -95,6 +96,7 @@ static void set(enum name name, const char *v)
     case KIND: o->kind = (enum kind)keyword(v, kinds); break;
     case CLIENTS: o->clients = (uint32_t)number(v, 1, 1e6); break;
     case SUBSCRIBED: o->subscribe = number(v, 0, 1) > 0; break;
+    case DURABLE: o->durable = number(v, 0, 1) > 0; break;
     case MESSAGES: o->messages = (uint32_t)number(v, 1, 1e8); break;
     case HELP: fputs(usage, stdout); exit(0);
     }
@@ -115,5 +117,6 @@ void read_options(int argc, char **argv)
     if (options.sub_qos < 0)
         options.sub_qos = options.qos;
     net.version = (enum version)options.version;
+    net.durable = options.durable;
     net.largest_payload = options.size;
 }

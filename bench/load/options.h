@@ -24,6 +24,7 @@ struct options {
     enum kind kind;
     uint32_t clients;
     bool subscribe;
+    bool durable;
     uint32_t messages;
 };
 

@@ -32,17 +32,23 @@ uint8_t *put_text(uint8_t *p, const char *text, size_t length)
     return p + length;
 }
 
-uint8_t *put_connect(uint8_t *p, enum version version, const char *client_id, uint16_t keep_alive_s)
+uint8_t *put_connect(uint8_t *p, enum version version, const char *client_id, uint16_t keep_alive_s, bool durable)
 {
     size_t id_length = strlen(client_id);
+    size_t properties = version != MQTT_5 ? 0 : durable ? 6 : 1;
     *p++ = CONNECT << 4;
-    p = put_varint(p, (uint32_t)(10 + (version == MQTT_5) + 2 + id_length));
+    p = put_varint(p, (uint32_t)(10 + properties + 2 + id_length));
     p = put_text(p, "MQTT", 4);
     *p++ = (uint8_t)version;
-    *p++ = 0x02; /* clean session, clean start */
+    *p++ = durable ? 0 : 0x02; /* clean session, clean start */
     p = put_u16(p, keep_alive_s);
     if (version == MQTT_5)
-        *p++ = 0; /* no properties */
+        *p++ = durable ? 5 : 0;
+    if (version == MQTT_5 && durable) {
+        static const uint8_t an_hour[5] = {0x11, 0, 0, 0x0e, 0x10}; /* Session Expiry Interval */
+        memcpy(p, an_hour, sizeof an_hour);
+        p += sizeof an_hour;
+    }
     return put_text(p, client_id, id_length);
 }
 

@@ -2,6 +2,7 @@
 #ifndef WIRE_H
 #define WIRE_H
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum packet_type {
@@ -31,7 +32,8 @@ int get_varint(const uint8_t *p, size_t available, uint32_t *out);
 uint8_t *put_varint(uint8_t *p, uint32_t v);
 uint8_t *put_text(uint8_t *p, const char *text, size_t length);
 
-uint8_t *put_connect(uint8_t *p, enum version version, const char *client_id, uint16_t keep_alive_s);
+uint8_t *put_connect(uint8_t *p, enum version version, const char *client_id, uint16_t keep_alive_s,
+                     bool durable);
 /* One SUBSCRIBE for filters that are already written as (length, text, options) into body. */
 uint8_t *put_subscribe(uint8_t *p, enum version version, uint16_t packet_id, const uint8_t *body, size_t length);
 /* Everything of a PUBLISH up to its payload. */

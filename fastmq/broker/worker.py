@@ -150,7 +150,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SETTLE_S
         while not self.hub.is_settled and not self.hub.trouble and loop.time() < deadline:
-            self.hub.on_ready()
+            self.hub.hurry()
             await asyncio.sleep(0.001)
 
     async def stop(self) -> None:
