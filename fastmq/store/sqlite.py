@@ -39,6 +39,8 @@ VACUUM_PAGES: Final = 64
 LOOK_BYTES: Final = 1024 * 1024
 """After so many appended bytes the file's size is looked up again."""
 
+DISK_RESERVE_BYTES: Final = 32 * 1024 * 1024
+
 COUNTS: Final = {
     "sessions": "session",
     "subscriptions": "subscription",
@@ -62,6 +64,9 @@ class SqliteStore:
     top, about 16 MiB. `maintain` folds when the journal has `fold_bytes`, or is a second old. `progress` is told of
     rows done and rows in all while `load` runs.
 
+    Messages are also refused while the disk has less than `disk_reserve_bytes` left (32 MiB, or an eighth of a small
+    disk): on a disk that is entirely full not even acknowledgements can be stored, nor can the file shrink.
+
     Raises StartError when another process has the file, or when it is not this program's or of a newer version.
     """
 
@@ -71,12 +76,14 @@ class SqliteStore:
         size_max_bytes: int = 0,
         *,
         fold_bytes: int = FOLD_BYTES,
+        disk_reserve_bytes: int | None = None,
         clocks: Clocks | None = None,
         progress: Progress = no_progress,
     ) -> None:
         self.path = Path(path)
         self._size_max_bytes = size_max_bytes
         self._fold_bytes = fold_bytes
+        self._disk_reserve_bytes = disk_reserve_bytes
         self._clocks: Clocks = clocks or MachineClocks()
         self._progress = progress
         self._fold: Fold | None = None
@@ -88,6 +95,9 @@ class SqliteStore:
         self._commits = self._appended_bytes = self._folded_records = 0
         self._commit_ns = self._slowest_commit_ns = 0
         self._file = Database(self.path)
+        if self._disk_reserve_bytes is None:
+            disk = os.statvfs(self.path.parent)
+            self._disk_reserve_bytes = min(DISK_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // 8)
 
     def load(self) -> Iterator[bytes]:
         file = self._file
@@ -122,8 +132,8 @@ class SqliteStore:
         file = self._file
         with file.errors_of("append"):
             connection = file.live()
-            if messages and self._is_over():
-                raise StoreError("full", f"{self.path}: {self._size_max_bytes} bytes are in use")
+            if messages:
+                self._check_room()
             file.set_synchronous(sync)
             now = stamp(max(engine_ms, file.last.engine_ms), self._clocks)
             seq = file.journal.seq + 1
@@ -253,6 +263,15 @@ class SqliteStore:
         """Gives some free pages at the end of the file back to the disk."""
         self._file.live().execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
         self._file.wal_bytes += VACUUM_PAGES * schema.PAGE_BYTES
+
+    def _check_room(self) -> None:
+        """Raises StoreError when there is no room for messages."""
+        if self._is_over():
+            raise StoreError("full", f"{self.path}: {self._size_max_bytes} bytes are in use")
+        disk = os.statvfs(self.path.parent)
+        left_bytes = disk.f_bavail * disk.f_frsize
+        if left_bytes < (self._disk_reserve_bytes or 0):
+            raise StoreError("full", f"{self.path}: the disk has only {left_bytes} bytes left")
 
     def _is_over(self) -> bool:
         """Whether the cap is reached. Between two looks at the file, what was appended counts as growth."""

@@ -261,6 +261,21 @@ def test_a_full_disk_refuses_and_takes_again_once_there_is_room(store: SqliteSto
     assert [record for record in loaded(store) if isinstance(record, Delivery)] == [queued(id) for id in range(6, 1011)]
 
 
+def test_the_last_of_the_disk_is_kept_for_what_makes_room(store: SqliteStore) -> None:
+    store.append(queue(1, 10), True)
+    store.close()
+    nearly_full = SqliteStore(store.path, fold_bytes=1, disk_reserve_bytes=2**62)
+    with pytest.raises(StoreError, match="bytes left") as refused:
+        nearly_full.append(queue(11, 10), True)
+    assert refused.value.reason == "full"
+    nearly_full.append(drain(1, 5), True)
+    settle(nearly_full)
+    assert [record for record in loaded(nearly_full) if isinstance(record, Delivery)] == [
+        queued(id) for id in range(6, 11)
+    ]
+    nearly_full.close()
+
+
 def test_a_write_that_fails_leaves_nothing_behind_and_can_be_tried_again(path: Path) -> None:
     """A limit on the size of files makes writes fail midway, with an error that is not the one of a full disk."""
     store = SqliteStore(path, fold_bytes=1)
