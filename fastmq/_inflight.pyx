@@ -122,7 +122,11 @@ cdef Delivery* window_get(Window* w, uint16_t packet_id) noexcept nogil:
 
 
 cdef void window_finish(Window* w, Delivery* d) noexcept nogil:
-    delivery_release(d)
+    if d.message != NULL and d.ids == NULL and d.stored == NULL:  # as nearly always
+        message_unref(d.message)
+        d.message = NULL
+    else:
+        delivery_release(d)
     d.state = FREE
     w.used -= 1
     if w.used == 0 and w.cap > 256:

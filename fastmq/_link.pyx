@@ -64,9 +64,11 @@ cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate) noexcept nogil:
     """
     cdef Chunk* c = l.tail
     cdef uint8_t* out
+    if gate == 0:
+        return link_reserve(l, n)
     if gate == l.wire.router.journal.seq:
         l.wire.router.journal.urgent = 1
-    if gate == 0 or (c != NULL and c.gate == gate):
+    if c != NULL and c.gate == gate:
         return link_reserve(l, n)
     out = link_chunk(l, n)
     if out == NULL:
@@ -258,7 +260,7 @@ cdef bint link_publish(
     False: above the client's Maximum Packet Size (it is as if it had been sent [MQTT-3.1.2-25]), or the link is broken.
     """
     cdef uint32_t remaining = 2 + p.topic_len + p.payload_len + (2 if qos else 0)
-    cdef uint32_t props = 0, i, topic_len = p.topic_len, copied = p.payload_len
+    cdef uint32_t props = 0, i, topic_len = p.topic_len, copied = p.payload_len, size
     cdef Alias* alias = NULL
     cdef uint8_t* out
     if l.version == 5:
@@ -288,7 +290,8 @@ cdef bint link_publish(
         return False
     if m != NULL and p.payload_len >= SHARE_MIN:
         copied = 0
-    out = link_promise(l, 1 + varint_size(remaining) + remaining - p.payload_len + copied, gate)
+    size = 1 + varint_size(remaining) + remaining - p.payload_len + copied
+    out = link_reserve(l, size) if gate == 0 else link_promise(l, size, gate)
     if out == NULL:
         return False
     out[0] = <uint8_t> (0x30 | (dup << 3) | (qos << 1) | retain)
@@ -370,7 +373,8 @@ cdef bint link_ack(Link* l, uint8_t first, uint16_t packet_id, uint8_t reason, u
     """Queues PUBACK, PUBREC, PUBREL or PUBCOMP; a reason other than success needs MQTT 5. `gate`: see link_promise."""
     cdef uint8_t* out
     cdef bint long_form = reason != 0 and l.version == 5
-    out = link_promise(l, 5 if long_form else 4, gate)
+    cdef uint32_t size = 5 if long_form else 4
+    out = link_reserve(l, size) if gate == 0 else link_promise(l, size, gate)
     if out == NULL:
         return False
     out[0] = first

@@ -9,7 +9,7 @@ from fastmq._journal cimport (
 )
 from fastmq._link cimport link_ack, link_promise, link_reserve
 from fastmq._message cimport charge
-from fastmq._router cimport router_full, router_keeps, router_publish
+from fastmq._router cimport router_full, router_keeps, router_publish, router_strained
 from fastmq._session cimport session_pubcomp, session_pubrec, session_puback, session_pump, session_waiting
 from fastmq._share cimport share_prefix
 from fastmq._subscribe cimport session_subscribe, session_unsubscribe
@@ -23,6 +23,9 @@ from fastmq._wire cimport (
     WILDCARDS_NOT_SUPPORTED, be16, be32, check_filter, check_topic_name, get_varint, parse_publish, put16,
     put_varint, skip_property, utf8_valid, varint_size,
 )
+
+cdef enum:
+    HOLD = -1
 
 
 # -- PUBLISH -----------------------------------------------------------------------------------------------------------
@@ -69,13 +72,30 @@ cdef inline bint is_reserved(const Publish* p) noexcept nogil:
     return p.topic_len < 23 or memcmp(p.topic, b"$SYS/broker/connection/", 23) != 0
 
 
+cdef int under_strain(Peer* c, const Publish* p) noexcept nogil:
+    """What becomes of a publish while memory is full, or the store is full or behind: 0: it goes on; HOLD; a reason.
+
+    HOLD: it stays unread until there is room, since the store will soon have it, or MQTT 3 has no way to refuse it.
+    """
+    cdef Router* r = c.protocol.router
+    cdef Journal* j = &r.journal
+    cdef bint mute = p.qos and c.link.version < 5
+    if journal_full(j) and (p.qos or p.retain):
+        return HOLD
+    if j.trouble and (p.qos or p.retain) and router_keeps(r, p):
+        return <int> HOLD if mute else j.trouble
+    if router_full(r):
+        return <int> HOLD if mute else <int> QUOTA_EXCEEDED
+    return 0
+
+
 cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil:
     cdef Router* r = c.protocol.router
     cdef Journal* j = &r.journal
     cdef Session* s = peer_session(c)
     cdef Publish p
     cdef uint64_t gate = 0, records = j.records
-    cdef int fresh, reason = parse_publish(first, body, n, c.link.version, &p), subscribers
+    cdef int fresh, reason = parse_publish(first, body, n, c.link.version, &p)
     if reason:
         return reason
     if p.topic_len:
@@ -104,30 +124,23 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
     if is_reserved(&p):
         r.stats.dropped_denied += 1
         r.stats.publish_dropped += 1
-        subscribers, reason = 0, NOT_AUTHORIZED
+        reason = NOT_AUTHORIZED
     elif p.utf8_payload and c.protocol.check_payload and not utf8_valid(p.payload, p.payload_len):
         r.stats.dropped_denied += 1
         r.stats.publish_dropped += 1
-        subscribers, reason = 0, PAYLOAD_FORMAT_INVALID
-    elif (j.len and journal_full(j) and (p.qos or p.retain)) or (
-        p.qos and c.link.version < 5 and (router_full(r) or (j.trouble and router_keeps(r, &p)))
-    ):
-        # The store is behind, or there is no way to refuse it: it stays unread until there is room.
-        r.stats.publish_received -= 1
-        r.stats.publish_bytes_received -= p.payload_len
-        c.hold = 1
-        return GO_ON
-    elif j.trouble and (p.qos or p.retain) and router_keeps(r, &p):
-        r.stats.dropped_memory += 1
-        r.stats.publish_dropped += 1
-        subscribers, reason = 0, j.trouble
-    elif router_full(r):
-        r.stats.dropped_memory += 1
-        r.stats.publish_dropped += 1
-        subscribers, reason = 0, QUOTA_EXCEEDED
+        reason = PAYLOAD_FORMAT_INVALID
     else:
-        subscribers = router_publish(r, &p, s.base.serial, NULL)
-        reason = 0 if subscribers else NO_MATCHING_SUBSCRIBERS
+        reason = under_strain(c, &p) if router_strained(r) else 0
+        if reason == HOLD:
+            r.stats.publish_received -= 1
+            r.stats.publish_bytes_received -= p.payload_len
+            c.hold = 1
+            return GO_ON
+        if reason:
+            r.stats.dropped_memory += 1
+            r.stats.publish_dropped += 1
+        elif router_publish(r, &p, s.base.serial, NULL) == 0:
+            reason = NO_MATCHING_SUBSCRIBERS
     if p.qos == 1:
         if j.records != records:
             gate = journal_gate(j)

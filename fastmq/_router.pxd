@@ -115,3 +115,7 @@ cdef inline int64_t router_bytes(const Router* r) noexcept nogil:
 
 cdef inline bint router_full(const Router* r) noexcept nogil:
     return r.memory_max and router_bytes(r) > r.memory_max
+
+cdef inline bint router_strained(const Router* r) noexcept nogil:
+    """Whether there is a reason to look at a publish more closely before it is routed."""
+    return router_full(r) or r.journal.trouble or r.journal.len > r.journal.max

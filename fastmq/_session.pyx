@@ -104,10 +104,11 @@ cdef bint send(
     d.qos = qos
     d.retain = retain
     d.state = AWAIT_PUBACK if qos == 1 else AWAIT_PUBREC
-    record_flight(s, d, queued)
-    if qos == 2 and d.recorded == BY_SESSION:
-        # Its packet id must be the same after a crash, else the client would take the message twice, or not at all.
-        gate = journal_gate(&s.sessions.router.journal)
+    if s.base.durable or share != NULL:
+        record_flight(s, d, queued)
+        if qos == 2 and d.recorded == BY_SESSION:
+            # Its packet id must be the same after a crash, else the client would take the message twice, or not at all.
+            gate = journal_gate(&s.sessions.router.journal)
     if not link_publish(s.link, p, m, qos, retain, False, d.packet_id, ids, n_ids, m.hash, gate) and not s.link.broken:
         finish(s, d)             # larger than the client allows: as if it had been delivered [MQTT-3.1.2-25]
     return True
