@@ -13,7 +13,7 @@ from fastmq.store import records as r
 from fastmq.store.memory import Contents, MemoryStore
 from fastmq.store.sqlite import SqliteStore
 from tests.properties.store_clocks import FakeClocks
-from tests.properties.store_records import BATCHES, MESSAGES
+from tests.properties.store_records import BATCHES, MESSAGES, RECORDS
 
 SUFFIXES = ("", "-wal")
 
@@ -44,14 +44,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert clock.engine_ms >= self.committed_ms
         self.engine_ms = self.committed_ms = clock.engine_ms
 
-    @rule(batch=BATCHES, sync=st.booleans())
+    @rule(batch=st.one_of(BATCHES, st.lists(RECORDS, max_size=3)), sync=st.booleans())
     def append(self, batch: list[r.Record], sync: bool) -> None:
         data = r.encode(r.Clock(self.engine_ms), *batch)
         self.store.append(data, sync)
         self.plain.append(data, sync)
         self.committed_ms = self.engine_ms
 
-    @rule(slices=st.integers(1, 6))
+    @rule(slices=st.sampled_from((1, 2, 4, 9, 30)))
     def maintain(self, slices: int) -> None:
         for _ in range(slices):
             self.store.maintain(0)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -182,6 +183,29 @@ def test_what_was_appended_outlives_a_kill(path: Path) -> None:
         queued(id) for id in range(501, 1001)
     ]
     store.close()
+
+
+@pytest.mark.parametrize("before", range(7))
+def test_a_crash_amid_a_fold_neither_loses_nor_brings_back(tmp_path: Path, before: int) -> None:
+    """So many slices of a fold, a batch that undoes and adds, so many slices more, and what is then in the files."""
+    first = encode(Clock(1), SESSION, message(1), Delivery(1, 1, 1, 1, False, 0, 0), Delivery(1, 2, 1, 1, False, 0, 0))
+    second = encode(Clock(2), Done(1, 1), message(2), Delivery(1, 3, 2, 1, False, 0, 0))
+    for after in range(12):
+        store = SqliteStore(tmp_path / f"{after}.db", fold_bytes=1)
+        list(store.load())
+        store.append(first, True)
+        for _ in range(before):
+            store.maintain(0)
+        store.append(second, True)
+        for _ in range(after):
+            store.maintain(0)
+        killed = tmp_path / f"{after}-killed.db"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(beside(store.path, suffix), beside(killed, suffix))
+        store.close()
+        store = SqliteStore(killed)
+        assert [record.position for record in loaded(store) if isinstance(record, Delivery)] == [2, 3]
+        store.close()
 
 
 @pytest.mark.parametrize("sync", [True, False])
