@@ -223,11 +223,12 @@ cdef int on_message(Restoration* x, Cursor* c) noexcept nogil:
 
 cdef int on_stub(Restoration* x, Cursor* c) noexcept nogil:
     cdef uint64_t id = number(c), size = number(c), expires_ms = number(c)
-    if c.bad or size > 0xFFFFFFFFULL:
+    if c.bad or size > 0xFFFF0000ULL:
         return MALFORMED_RECORD
     if find_stored(x, id) != NULL:
         x.skipped += 1
         return 0
+    size += sizeof(Message)      # as it will count when it is in memory
     return 0 if add_stored(x, id, <uint32_t> size, <int64_t> expires_ms) != NULL else <int> NO_MEMORY
 
 

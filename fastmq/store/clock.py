@@ -27,6 +27,12 @@ class Clocks(Protocol):
 class MachineClocks:
     """The real ones."""
 
+    def __init__(self) -> None:
+        try:
+            self._boot_id = BOOT_ID.read_text().strip()
+        except OSError:
+            self._boot_id = ""
+
     def boot_ms(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
@@ -34,10 +40,7 @@ class MachineClocks:
         return time.time_ns() // 1_000_000
 
     def boot_id(self) -> str:
-        try:
-            return BOOT_ID.read_text().strip()
-        except OSError:
-            return ""
+        return self._boot_id
 
 
 @dataclass(frozen=True, slots=True)
