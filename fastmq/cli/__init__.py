@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "check": Entry("fastmq.cli.check", "Check the settings, and say where each came from."),
     "pub": Entry("fastmq.cli.pub", "Publish messages."),
     "sub": Entry("fastmq.cli.sub", "Subscribe, and print what arrives."),
+    "store": Entry("fastmq.cli.store", "Look into what the broker keeps, copy it, and carry it elsewhere."),
     "verify-crash": Entry("fastmq.cli.verify_crash", "Prove on this machine that a crash loses nothing."),
     "completion": Entry("fastmq.cli.completion", "Print the script that completes commands in a shell."),
 }

@@ -18,18 +18,29 @@ EXIT_WRONG_SETTING: Final = 2
 _LEVELS: Final = tuple(map(str, declared()["log.level"].setting.choices))
 
 
+config_option: Final = click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="FASTMQ_CONFIG",
+    metavar="FILE",
+    help="The settings, in TOML.  [env: FASTMQ_CONFIG]",
+)
+set_option: Final = click.option(
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Set one setting; repeat it for more. docs/reference/config.md has them all.",
+)
+
+
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give `command` the arguments config, listen, settings and log_level; `gather` takes them."""
     for option in reversed(
         (
-            click.option(
-                "-c",
-                "--config",
-                type=click.Path(path_type=Path),
-                envvar="FASTMQ_CONFIG",
-                metavar="FILE",
-                help="The settings, in TOML.  [env: FASTMQ_CONFIG]",
-            ),
+            config_option,
             click.option(
                 "-l",
                 "--listen",
@@ -37,14 +48,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="URL",
                 help="Listen here, as tcp://127.0.0.1:1883; repeat it for more. Port 0: any free port.",
             ),
-            click.option(
-                "-s",
-                "--set",
-                "settings",
-                multiple=True,
-                metavar="SECTION.KEY=VALUE",
-                help="Set one setting; repeat it for more. docs/reference/config.md has them all.",
-            ),
+            set_option,
             click.option("--log-level", type=click.Choice(_LEVELS), help="The same as --set log.level=..."),
         )
     ):
@@ -52,7 +56,9 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def gather(config: Path | None, listen: tuple[str, ...], settings: tuple[str, ...], log_level: str | None) -> Loaded:
+def gather(
+    config: Path | None, listen: tuple[str, ...] = (), settings: tuple[str, ...] = (), log_level: str | None = None
+) -> Loaded:
     """The settings of file, environment and flags. A wrong one ends the program with code 2 and a line each."""
     try:
         flags = [_assignment(text) for text in settings]
