@@ -43,6 +43,7 @@ cdef uint64_t ONES = 0x0101010101010101ULL
 cdef uint64_t HIGH_BITS = 0x8080808080808080ULL
 cdef uint64_t PLUSES = 0x2B2B2B2B2B2B2B2BULL
 cdef uint64_t HASHES = 0x2323232323232323ULL
+cdef uint64_t SPACES = 0x2020202020202020ULL
 cdef uint64_t SLASHES = 0x2F2F2F2F2F2F2F2FULL
 
 
@@ -58,8 +59,12 @@ cdef int check_topic_name(const uint8_t* p, uint32_t n, uint32_t levels_max) noe
     cdef uint64_t w, slashes
     if n == 0:
         return TOPIC_NAME_INVALID  # [MQTT-4.7.3-1]
-    while n - i >= 8:            # eight plain bytes at once; what is special is looked at below
-        memcpy(&w, p + i, 8)
+    while i < n:                 # eight plain bytes at once; what is special is looked at below
+        if n - i >= 8:
+            memcpy(&w, p + i, 8)
+        else:
+            w = SPACES
+            memcpy(&w, p + i, n - i)
         if w & HIGH_BITS or has_zero(w) or has_zero(w ^ PLUSES) or has_zero(w ^ HASHES):
             break
         slashes = w ^ SLASHES
