@@ -41,6 +41,7 @@ exercise() { # exercise NAME ARCHIVE
     [[ $("$venv/bin/python" -c 'import fastmq; print(fastmq.__file__)') == "$venv"/* ]] || fail "$name: not the installed package"
 
     "$venv/bin/fastmq" check >/dev/null || fail "$name: fastmq check"
+    "$venv/bin/fastmq" verify-crash --rounds 3 --power-loss --folder "$work/crash-$name" || fail "$name: verify-crash"
     STATE_DIRECTORY="$work" "$venv/bin/fastmq" serve --listen tcp://127.0.0.1:0 2>"$work/log" &
     broker=$!
     wait_for 10 announced || fail "$name: the broker did not say where it listens"
