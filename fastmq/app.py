@@ -10,7 +10,8 @@ from fastmq import logs
 from fastmq.broker.worker import Worker
 from fastmq.config.schema import Config
 from fastmq.errors import StartError, StoreError
-from fastmq.store.sqlite import SqliteStore
+from fastmq.store.loading import Progress
+from fastmq.store.sqlite import SqliteStore, no_progress
 
 if sys.platform != "win32":
     try:
@@ -34,8 +35,8 @@ def store_path(config: Config) -> Path:
     return Path(home) / "fastmq" / "fastmq.db"
 
 
-def open_store(config: Config) -> SqliteStore | None:
-    """The store that the settings ask for, None if nothing is to be kept.
+def open_store(config: Config, progress: Progress = no_progress) -> SqliteStore | None:
+    """The store that the settings ask for, None if nothing is to be kept; `progress` hears how far its load is.
 
     :raises StartError: it cannot be opened.
     """
@@ -44,18 +45,18 @@ def open_store(config: Config) -> SqliteStore | None:
         return None
     path = store_path(config)
     try:
-        return SqliteStore(path, settings.size_max_bytes)
+        return SqliteStore(path, settings.size_max_bytes, progress=progress)
     except (StoreError, OSError) as error:
         raise StartError(f"{path}: the store cannot be opened: {error}; see store.path, store.durability") from error
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, progress: Progress = no_progress) -> int:
     """Runs a broker until SIGTERM or SIGINT; returns the exit code.
 
     :raises StartError: it could not start, a port being in use for one.
     """
     factory = uvloop.new_event_loop if uvloop is not None else asyncio.new_event_loop
-    store = open_store(config)
+    store = open_store(config, progress)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             return runner.run(_serve(config, store))

@@ -25,9 +25,11 @@ def command(**given: Any) -> None:
         log.info("reachable from this machine only; open it with: fastmq serve --listen tcp://0.0.0.0:1883")
     # The engine and the loop are loaded only now: a wrong setting is told at once.
     from fastmq.app import serve
+    from fastmq.cli.progress import Bar
 
     try:
-        sys.exit(serve(loaded.config))
+        with Bar("loading what was stored") as bar:
+            sys.exit(serve(loaded.config, bar))
     except StartError as error:
         log.error("cannot start", reason=error)
         sys.exit(1)
