@@ -1,7 +1,7 @@
 """The broker under test: a process of its own on a free loopback port.
 
-SPEC_BROKER chooses it: nothing is fastmq from this checkout, `mosquitto` the one on PATH (to check the tests
-against a second implementation), `host:port` one that already runs.
+SPEC_BROKER chooses it: nothing is fastmq from this checkout, `fastmq-durable` the same with a store in a folder of its
+own, `mosquitto` the one on PATH (to check the tests against a second implementation), `host:port` a running one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ Address = tuple[str, int]
 Settings = Mapping[str, Setting]
 
 CHOICE = os.environ.get("SPEC_BROKER", "fastmq")
+OURS = ("fastmq", "fastmq-durable")
 
 _MOSQUITTO_NAMES = {
     "mqtt.packet_max_bytes": "max_packet_size",
@@ -37,15 +38,17 @@ def running(settings: Settings, program: str = "") -> Iterator[Address]:
 
     `program` is a module that runs fastmq in a way that no setting can.
     """
-    if program and CHOICE != "fastmq":
+    if program and CHOICE not in OURS:
         pytest.skip("only fastmq can be run by a program of the tests")
-    if CHOICE not in ("fastmq", "mosquitto"):
+    if CHOICE not in (*OURS, "mosquitto"):
         if settings:
             pytest.skip("a broker that already runs cannot be given settings")
         host, _, its_port = CHOICE.rpartition(":")
         yield host, int(its_port)
         return
     with tempfile.TemporaryDirectory(prefix="spec-") as folder:
+        if CHOICE == "fastmq-durable":
+            settings = {"store.path": f"{folder}/fastmq.db", **settings}
         started = (
             start_mosquitto({}, Path(folder), _mosquitto_lines(settings))
             if CHOICE == "mosquitto"
