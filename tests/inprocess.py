@@ -2,6 +2,9 @@
 
 `Engine` is a Hub with the broker's own handshake behind an abstract unix socket; `Wire` is one client's end of a
 connection to it. Nothing happens between two calls of `Engine.settle`, so a test decides what falls into one turn.
+
+With a store it is durable, and the test is the thread that commits: it decides when a batch is stored, when bodies come
+back, and when the engine crashes. Every batch is held to the laws of the journal.
 """
 
 from __future__ import annotations
@@ -10,14 +13,19 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fastmq._hub import Hub
 from fastmq.broker.exchanges import Exchanges
 from fastmq.broker.handshake import Handshake
+from fastmq.config.durability import LEVELS
 from fastmq.config.schema import Config
+from fastmq.store.memory import Contents, MemoryStore
+from fastmq.store.records import Record
+from tests.journal_laws import Laws
+from tests.properties.store_clocks import FakeClocks
 from tests.wireclient import encode
 from tests.wireclient.decode import Ack, Connack, Packet, Publish, decode
 from tests.wireclient.encode import Text, Will
@@ -28,11 +36,40 @@ TURNS_MAX = 100_000
 
 
 class Engine:
-    """A hub, its listening socket and the handshake; `close` frees all of it."""
+    """A hub, its listening socket and the handshake; `close` frees all of it.
 
-    def __init__(self, *, packet_max: int = 1 << 20, output_max: int = 1 << 20, **hub: Any) -> None:
+    With `store`, what a store holds at the start, sessions and queues are kept; see `commit`, `fetch` and `crash`.
+    """
+
+    def __init__(
+        self,
+        *,
+        packet_max: int = 1 << 20,
+        output_max: int = 1 << 20,
+        store: Contents | None = None,
+        durability: str = "fsync",
+        rules: Sequence[tuple[str, str]] = (),
+        backlog_max: int = 16 << 20,
+        clocks: FakeClocks | None = None,
+        **hub: Any,
+    ) -> None:
         config = Config()
+        if "expiry_max_s" in hub:
+            config = replace(config, mqtt=replace(config.mqtt, session_expiry_max_s=hub["expiry_max_s"]))
         self.hub = Hub(packet_max=packet_max, output_max=output_max, **hub)
+        self.batch: tuple[bytes, bool] | None = None  #: handed over, not committed yet
+        self.wanted: list[int] | None = None  #: messages that the hub asked for and did not get yet
+        self._again = {"packet_max": packet_max, "output_max": output_max, "durability": durability, "rules": rules}
+        self._again |= {"backlog_max": backlog_max, **hub}
+        self._clocks = clocks or FakeClocks()
+        self._store: MemoryStore | None = None
+        self._next: Engine | None = None  #: after a crash
+        if store is not None:
+            self._store = MemoryStore(store, self._clocks)
+            self.hub.keep(
+                LEVELS.index(durability), [(text.encode(), LEVELS.index(level)) for text, level in rules], backlog_max
+            )
+            self._load(self._store)
         self.gone: list[tuple[bytes, int]] = []
         quiet = replace(config, log=replace(config.log, connections=False))
         self.hub.on_connect = Handshake(self.hub, quiet, (), Exchanges(self.hub, ())).on_connect
@@ -58,8 +95,93 @@ class Engine:
 
     def advance(self, seconds: float) -> None:
         """Moves the engine's clock and lets it do what fell due."""
+        self._clocks.pass_ms(round(seconds * 1000))
         self.hub.advance(round(seconds * 1000))
         self.settle()
+
+    # -- the store -------------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> MemoryStore:
+        assert self._store is not None
+        return self._store
+
+    def _load(self, store: MemoryStore) -> None:
+        """Like the broker's worker: what is stored is there before the first client."""
+        for batch in store.load():
+            self.hub.restore(batch)
+        self.restored = self.hub.restored()
+        while wanted := self.hub.wanted():
+            self.hub.bodies(store.fetch(wanted))
+            self.hub.on_ready()
+        self.laws = Laws(store.contents)
+        self.hub.on_batch = self._take_batch
+        self.hub.on_want = self._take_wanted
+
+    def _take_batch(self, batch: bytes, sync: bool) -> None:
+        assert self.batch is None, "a batch while another is on its way"
+        self.laws.check(batch)
+        self.batch = batch, sync
+
+    def _take_wanted(self, ids: list[int]) -> None:
+        assert self.wanted is None, "a question while another is open"
+        assert len(set(ids)) == len(ids)
+        self.wanted = ids
+
+    def append(self) -> list[Record]:
+        """Stores the batch that is on its way, without a word to the engine."""
+        if self.batch is None:
+            return []
+        self.store.append(*self.batch)
+        return self.laws.read(self.batch[0])
+
+    def commit(self) -> list[Record]:
+        """Commits the batch that is on its way; the engine works on. Returns its records."""
+        records = self.append()
+        if self.batch is not None:
+            self.batch = None
+            self.hub.committed()
+        self.settle()
+        return records
+
+    def commit_all(self) -> list[Record]:
+        """Commits until all that happened is stored."""
+        records: list[Record] = []
+        for _ in range(TURNS_MAX):
+            self.hub.hurry()
+            self.settle()
+            if self.batch is None:
+                assert self.hub.is_settled
+                return records
+            records += self.commit()
+        raise AssertionError("the engine writes records for ever")
+
+    def fetch(self, lost: Sequence[int] = ()) -> int:
+        """Answers what the engine asked the store for, all but what is `lost`. Returns how many that were."""
+        if self.wanted is None:
+            return 0
+        ids, self.wanted = self.wanted, None
+        self.hub.bodies([None if id in lost else body for id, body in zip(ids, self.store.fetch(ids), strict=True)])
+        self.settle()
+        return len(ids)
+
+    def catch_up(self) -> None:
+        """Settles; with a store, commits and fetches until nothing is left to do."""
+        self.settle()
+        while self._store is not None and (self.commit_all() or self.fetch()):
+            pass
+
+    def crash(self, away_s: float = 0.0, **changed: Any) -> Engine:
+        """The process ends without a word. A new one starts from what was stored, after `away_s` seconds.
+
+        To close the first engine closes those that came after it.
+        """
+        self.close()
+        self._clocks.pass_ms(round(away_s * 1000))
+        self._next = Engine(store=self.store.contents, clocks=self._clocks, **{**self._again, **changed})
+        return self._next
+
+    # -- clients ---------------------------------------------------------------------------------------------------
 
     def wire(self, version: int = 5) -> Wire:
         """A connection that has sent nothing yet."""
@@ -89,11 +211,19 @@ class Engine:
     def memory(self) -> int:
         return self.hub.stats()["memory_bytes"]
 
+    def client_of(self, client_id: bytes) -> dict[str, int]:
+        """What the hub says of a client's session."""
+        names = ("connected", "version", "queued", "inflight", "dropped", "subscriptions")
+        (found,) = [rest for name, *rest in self.hub.clients() if name == client_id]
+        return dict(zip(names, map(int, found), strict=True))
+
     def close(self) -> None:
         for wire in self._wires:
             wire.close()
         self.hub.close()
         self._listening.close()
+        if self._next is not None:
+            self._next.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -153,7 +283,11 @@ class Wire:
             )
         )
         self.engine.settle()
-        first, *rest = self.read_raw()
+        packets = self.read_raw()
+        if not packets:
+            self.engine.commit_all()
+            packets = self.read_raw()
+        first, *rest = packets
         connack = decode(*first, self.version)
         assert isinstance(connack, Connack), connack
         self.connack = connack
@@ -200,7 +334,7 @@ class Wire:
         before = -1
         while before != self.bytes_read:
             before = self.bytes_read
-            self.engine.settle()
+            self.engine.catch_up()
             packets += self.read()
         return packets
 
