@@ -5,7 +5,7 @@ from libc.stdlib cimport bsearch, free, qsort, realloc
 from libc.string cimport memset
 
 from fastmq._inflight cimport (
-    AWAIT_PUBCOMP, BY_GROUP, BY_SESSION, Delivery, delivery_ids, queue_push, receive_add, window_finish,
+    AWAIT_PUBCOMP, BY_GROUP, BY_SESSION, Delivery, delivery_ids, queue_at, queue_push, receive_add, window_finish,
     window_restore,
 )
 from fastmq._journal cimport (
@@ -387,7 +387,7 @@ cdef int on_delivery(Restoration* x, Cursor* c) noexcept nogil:
         return 0
     if k.group != NULL:
         g = <Group*> k.group
-        if state or (g.queue.n and position <= g.last_position):
+        if state or (g.queue.n and position <= queue_at(&g.queue, g.queue.n - 1).position):
             x.skipped += 1
             return 0
         d = queue_push(&g.queue)
