@@ -17,7 +17,7 @@ from fastmq._retain cimport retained_put
 from fastmq._session cimport (
     EXPIRY_NEVER, RETAINED_DUE, Session, session_arm, session_find, session_new, session_record,
 )
-from fastmq._share cimport Group, group_find, group_forget, group_make, share_prefix
+from fastmq._share cimport Group, group_find, group_free, group_make, share_prefix
 from fastmq._subscribe cimport session_add_job, session_share
 from fastmq._table cimport table_at, table_free, table_init, table_put, table_room, table_seek, table_size
 from fastmq._trie cimport OPT_QOS, trie_add
@@ -268,7 +268,10 @@ cdef int on_group(Restoration* x, Cursor* c) noexcept nogil:
         x.skipped += 1
         return 0
     g = group_make(x.sessions.groups, t.p, t.n, at, serial)
-    return 0 if g != NULL and know(x, serial, NULL, g) != NULL else <int> NO_MEMORY
+    if g == NULL or know(x, serial, NULL, g) == NULL:
+        return NO_MEMORY
+    g.base.durable = 1
+    return 0
 
 
 cdef int on_subscribed(Restoration* x, Cursor* c) noexcept nogil:
@@ -502,7 +505,7 @@ cdef void restoration_end(Restoration* x, bint use) noexcept nogil:
             settle(<Session*> x.known[i].session, x.router.now_ms)
         g = <Group*> x.known[i].group
         if g != NULL and g.n == 0:
-            group_forget(g)
+            group_free(g)
     for i in range(table_size(&x.stored)):
         st = <Stored*> table_at(&x.stored, i)
         if st == NULL:

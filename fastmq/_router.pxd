@@ -66,7 +66,7 @@ cdef struct Subscriber:
     int64_t (*load)(Subscriber* self) noexcept nogil
     uint32_t epoch               # of the publish that last touched it
     uint32_t hit                 # its place among the hits of that publish
-    uint32_t durable             # whether the store keeps what it has; of a group: how many members it is so for
+    uint8_t durable              # whether the store keeps what it has
 
 cdef struct Hit:
     Subscriber* who

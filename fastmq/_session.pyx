@@ -17,7 +17,7 @@ from fastmq._message cimport charge, message_expired, message_ref, message_size,
 from fastmq._retain cimport retained_find
 from fastmq._router cimport Pub, message_parts, pub_message, router_publish
 from fastmq._share cimport (
-    Group, group_drain, group_durable, group_give_back, group_leave, group_pull, group_record, groups_free,
+    Group, group_drain, group_give_back, group_keep, group_leave, group_pull, group_record, groups_free,
 )
 from fastmq._table cimport (
     table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
@@ -563,19 +563,30 @@ cdef void session_record(Session* s) noexcept nogil:
                    s.will_at_ms)
 
 
+cdef void forget_records(Session* s) noexcept nogil:
+    """What is in flight and queued is not in the store any more."""
+    cdef uint32_t i
+    for i in range(s.window.cap):
+        s.window.slots[i].recorded = BY_NONE
+    for i in range(s.queue.n):
+        queue_at(&s.queue, i).recorded = BY_NONE
+
+
 cdef void session_opened(Session* s) noexcept nogil:
     """Its expiry and its will are known: writes down what outlives the connection, or that nothing does any more."""
     cdef Journal* j = &s.sessions.router.journal
     cdef Member* m = s.memberships
     cdef bint durable = j.on and s.expiry_s != 0
     if s.base.durable and not durable:
+        give_back(s, True)       # this client may be gone with the process, its groups are not
+        forget_records(s)
         record_one(j, REC_ENDED, s.base.serial)
     s.base.durable = durable
-    while m != NULL:
-        group_durable(m, durable)
-        m = m.next_of_session
     if not durable:
         return
+    while m != NULL:
+        group_keep(m.group)
+        m = m.next_of_session
     session_record(s)
     if s.will != NULL and message_store(j, s.will) != NULL:
         s.will_recorded = 1

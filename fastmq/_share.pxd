@@ -28,7 +28,6 @@ cdef struct Member:
     Group* group
     Member* next_of_session      # the session's list of its memberships
     uint32_t at                  # index in group.members
-    uint8_t durable              # counted in the group's durable members
     uint32_t id                  # Subscription Identifier
     uint8_t qos
     uint8_t retain_as_published
@@ -68,8 +67,8 @@ cdef Group* group_find(Groups* gs, const uint8_t* text, uint32_t n) noexcept nog
 cdef Group* group_make(
     Groups* gs, const uint8_t* text, uint32_t n, uint32_t filter_at, uint64_t serial
 ) noexcept nogil
-cdef void group_durable(Member* m, bint durable) noexcept nogil
-cdef void group_forget(Group* g) noexcept nogil
+cdef void group_free(Group* g) noexcept nogil
+cdef void group_keep(Group* g) noexcept nogil
 cdef bint group_record(Group* g, Delivery* d) noexcept nogil
 cdef bint group_join(Group* g, Member* m) noexcept nogil
 cdef void group_leave(Group* g, Member* m) noexcept nogil

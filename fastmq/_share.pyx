@@ -80,18 +80,15 @@ cdef Group* group_make(
 
 
 cdef void group_free(Group* g) noexcept nogil:
+    """Ends a group that has no members any more, with what it queued."""
     cdef Groups* gs = g.groups
+    if g.base.durable:
+        record_one(&gs.router.journal, REC_GROUP_GONE, g.base.serial)
     trie_remove_all(gs.router.trie, &g.base.owner)
     table_drop(&gs.table, g)
     queue_clear(&g.queue)
     free(g.members)
     free(g)
-
-
-cdef void group_forget(Group* g) noexcept nogil:
-    """Ends a group that the store knew and that has no members any more."""
-    record_one(&g.groups.router.journal, REC_GROUP_GONE, g.base.serial)
-    group_free(g)
 
 
 cdef bint group_join(Group* g, Member* m) noexcept nogil:
@@ -113,21 +110,21 @@ cdef bint group_join(Group* g, Member* m) noexcept nogil:
     return True
 
 
-cdef void group_durable(Member* m, bint durable) noexcept nogil:
-    """Counts a member among those whose session the store keeps, or no longer; with the first, the group is kept."""
-    cdef Group* g = m.group
-    cdef Journal* j = &g.groups.router.journal
-    if m.durable == durable:
+cdef void group_keep(Group* g) noexcept nogil:
+    """The store keeps the group, and what it has queued, since it keeps the session of a member; until the group ends.
+
+    What is in flight to members is not recorded: nobody was promised that it would be kept.
+    """
+    cdef Delivery* d
+    cdef uint32_t i
+    if g.base.durable:
         return
-    m.durable = durable
-    if durable:
-        g.base.durable += 1
-        if g.base.durable == 1:
-            record_text(j, REC_GROUP, g.base.serial, group_text(g), g.name_len)
-    else:
-        g.base.durable -= 1
-        if g.base.durable == 0:
-            record_one(j, REC_GROUP_GONE, g.base.serial)
+    g.base.durable = 1
+    record_text(&g.groups.router.journal, REC_GROUP, g.base.serial, group_text(g), g.name_len)
+    for i in range(g.queue.n):
+        d = queue_at(&g.queue, i)
+        if d.qos or g.groups.qos0_offline:
+            group_record(g, d)
 
 
 cdef bint group_record(Group* g, Delivery* d) noexcept nogil:
@@ -142,7 +139,6 @@ cdef bint group_record(Group* g, Delivery* d) noexcept nogil:
 
 cdef void group_leave(Group* g, Member* m) noexcept nogil:
     """Takes a member out; the last one takes the group and what it queued along."""
-    group_durable(m, False)
     g.n -= 1
     g.members[m.at] = g.members[g.n]
     g.members[m.at].at = m.at

@@ -8,7 +8,7 @@ from fastmq._retain cimport retained_get
 from fastmq._session cimport (
     RETAINED_DUE, RetainJob, Sessions, session_free_job, session_leave, session_take,
 )
-from fastmq._share cimport Group, Member, group_durable, group_find, group_join, group_make, share_prefix
+from fastmq._share cimport Group, Member, group_find, group_join, group_keep, group_make, share_prefix
 from fastmq._trie cimport (
     OPT_QOS, OPT_RETAIN_AS_PUBLISHED, OPT_RETAIN_HANDLING, Subscription, trie_add, trie_find_owned, trie_remove,
 )
@@ -30,10 +30,9 @@ cdef Member* session_share(
 ) noexcept nogil:
     """Makes the session a member of a shared group, or changes what it asked of it. NULL: out of memory."""
     cdef Member* m = membership(s, text, n)
-    cdef Group* g
+    cdef Group* g = group_find(s.sessions.groups, text, n)
     if m == NULL:
         m = <Member*> calloc(1, sizeof(Member))
-        g = group_find(s.sessions.groups, text, n)
         if m != NULL and g == NULL:
             g = group_make(s.sessions.groups, text, n, filter_at, 0)
         if m == NULL or g == NULL or not group_join(g, m):
@@ -48,7 +47,8 @@ cdef Member* session_share(
     m.qos = options & OPT_QOS
     m.retain_as_published = (options & OPT_RETAIN_AS_PUBLISHED) != 0
     m.id = id
-    group_durable(m, s.base.durable != 0)
+    if s.base.durable:
+        group_keep(g)
     return m
 
 
