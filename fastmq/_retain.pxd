@@ -32,10 +32,25 @@ cdef struct Found:               # what a filter matched; references are the hol
     uint32_t n
     uint32_t cap
 
+cdef struct RetainJob:           # a new subscription's retained messages, delivered as fast as the client takes them
+    RetainJob* next
+    Found found
+    uint32_t at
+    uint32_t id                  # Subscription Identifier
+    uint32_t filter_len
+    uint8_t qos
+    uint8_t active               # `found` has been collected
+    # the filter follows
+
+cdef inline uint8_t* job_filter(const RetainJob* job) noexcept nogil:
+    return <uint8_t*> job + sizeof(RetainJob)
+
 cdef Retained* retained_new() noexcept nogil
 cdef void retained_free(Retained* r) noexcept nogil
 cdef bint retained_put(Retained* r, Message* m) noexcept nogil
 cdef bint retained_drop(Retained* r, const uint8_t* topic, uint32_t n) noexcept nogil
 cdef Message* retained_get(Retained* r, const uint8_t* topic, uint32_t n, int64_t now_ms) noexcept nogil
 cdef bint retained_find(Retained* r, const uint8_t* filter, uint32_t n, int64_t now_ms, Found* out) noexcept nogil
+cdef bint jobs_have(RetainJob* jobs, const uint8_t* filter, uint32_t n) noexcept nogil
+cdef void job_free(RetainJob* job) noexcept nogil
 cdef uint32_t retained_sweep(Retained* r, uint32_t budget, int64_t now_ms) noexcept nogil

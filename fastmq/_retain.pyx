@@ -207,6 +207,23 @@ cdef bint retained_find(Retained* r, const uint8_t* filter, uint32_t n, int64_t 
     return find_from(r, &r.root, filter, n, 0, now_ms, out)
 
 
+cdef bint jobs_have(RetainJob* jobs, const uint8_t* filter, uint32_t n) noexcept nogil:
+    """Whether retained messages are still to be sent for this filter."""
+    while jobs != NULL:
+        if jobs.filter_len == n and memcmp(job_filter(jobs), filter, n) == 0:
+            return True
+        jobs = jobs.next
+    return False
+
+
+cdef void job_free(RetainJob* job) noexcept nogil:
+    while job.at < job.found.n:
+        message_unref(job.found.messages[job.at])
+        job.at += 1
+    free(job.found.messages)
+    free(job)
+
+
 cdef uint32_t retained_sweep(Retained* r, uint32_t budget, int64_t now_ms) noexcept nogil:
     """Drops expired messages among the next `budget` slots; going round, it visits all. Returns how many it dropped."""
     cdef uint32_t dropped = 0

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastmq._inflight cimport Delivery, Queue, ReceiveSet, Window
 from fastmq._link cimport Link, Wire
 from fastmq._message cimport Message
-from fastmq._retain cimport Found
+from fastmq._retain cimport RetainJob
 from fastmq._router cimport Router, Subscriber
 from fastmq._share cimport Groups, Member
 from fastmq._table cimport Table
@@ -23,16 +23,6 @@ cdef struct Resend:              # packet ids to send again after a resume, in o
     uint32_t n
     uint32_t at
     # n uint16_t follow
-
-cdef struct RetainJob:           # a new subscription's retained messages, delivered as fast as the client takes them
-    RetainJob* next
-    Found found
-    uint32_t at
-    uint32_t id                  # Subscription Identifier
-    uint32_t filter_len
-    uint8_t qos
-    uint8_t active               # `found` has been collected
-    # the filter follows
 
 cdef struct Session:
     Subscriber base              # first: a Session* is a Subscriber*
@@ -96,7 +86,6 @@ cdef void session_opened(Session* s) noexcept nogil
 cdef void session_record(Session* s) noexcept nogil
 cdef void session_arm(Session* s) noexcept nogil
 cdef void sessions_go_on(Sessions* all) noexcept nogil
-cdef void session_free_job(RetainJob* job) noexcept nogil
 cdef void session_leave(Session* s, Member* m) noexcept nogil
 cdef void session_take(
     Subscriber* self, const Publish* p, Message* m, uint8_t qos, Member* by, const Delivery* queued

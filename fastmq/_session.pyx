@@ -14,7 +14,7 @@ from fastmq._journal cimport (
 )
 from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_publish
 from fastmq._message cimport charge, message_expired, message_ref, message_size, message_store, message_unref
-from fastmq._retain cimport retained_find
+from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_find
 from fastmq._router cimport Pub, message_parts, pub_message, router_publish
 from fastmq._share cimport (
     Group, group_drain, group_give_back, group_keep, group_leave, group_pull, group_record, groups_free,
@@ -353,21 +353,13 @@ cdef bint pump_groups(Session* s) noexcept nogil:
 
 
 cdef void job_over(Session* s, RetainJob* job) noexcept nogil:
-    """Writes down that a subscription's retained messages have all been sent."""
-    cdef uint8_t* filter = <uint8_t*> job + sizeof(RetainJob)
+    """Writes down that a subscription's retained messages have all been sent; the job is off the list."""
+    cdef uint8_t* filter = job_filter(job)
     cdef Subscription* sub
-    if s.base.durable:
+    if s.base.durable and not jobs_have(s.jobs, filter, job.filter_len):
         sub = trie_find_owned(s.sessions.router.trie, &s.base.owner, filter, job.filter_len)
         if sub != NULL:
             record_subscribed(&s.sessions.router.journal, s.base.serial, filter, job.filter_len, sub.options, sub.id)
-
-
-cdef void session_free_job(RetainJob* job) noexcept nogil:
-    while job.at < job.found.n:
-        message_unref(job.found.messages[job.at])
-        job.at += 1
-    free(job.found.messages)
-    free(job)
 
 
 cdef bint pump_retained(Session* s) noexcept nogil:
@@ -379,11 +371,11 @@ cdef bint pump_retained(Session* s) noexcept nogil:
     cdef uint8_t qos
     if not job.active:
         job.active = 1
-        retained_find(r.retained, <uint8_t*> job + sizeof(RetainJob), job.filter_len, r.now_ms, &job.found)
+        retained_find(r.retained, job_filter(job), job.filter_len, r.now_ms, &job.found)
     if job.at == job.found.n:
         s.jobs = job.next
         job_over(s, job)
-        session_free_job(job)
+        job_free(job)
         return True
     m = job.found.messages[job.at]
     if m.current and not message_expired(m, r.now_ms):  # else its successor was delivered as a new message
@@ -664,7 +656,7 @@ cdef void session_detach(Session* s, bint with_will) noexcept nogil:
         if job.qos == 0:
             at[0] = job.next
             job_over(s, job)
-            session_free_job(job)
+            job_free(job)
         else:
             at = &job.next
     if not with_will:
@@ -735,7 +727,7 @@ cdef void session_end(Session* s) noexcept nogil:
     while s.jobs != NULL:
         job = s.jobs
         s.jobs = job.next
-        session_free_job(job)
+        job_free(job)
     session_forget(s)
     free(s)
 

@@ -4,10 +4,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from fastmq._journal cimport REC_UNSUBSCRIBED, record_subscribed, record_text
-from fastmq._retain cimport retained_get
-from fastmq._session cimport (
-    RETAINED_DUE, RetainJob, Sessions, session_free_job, session_leave, session_take,
-)
+from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_get
+from fastmq._session cimport RETAINED_DUE, Sessions, session_leave, session_take
 from fastmq._share cimport Group, Member, group_find, group_join, group_keep, group_make, share_prefix
 from fastmq._trie cimport (
     OPT_QOS, OPT_RETAIN_AS_PUBLISHED, OPT_RETAIN_HANDLING, Subscription, trie_add, trie_find_owned, trie_remove,
@@ -57,7 +55,7 @@ cdef void session_add_job(Session* s, const uint8_t* filter, uint32_t n, uint8_t
     cdef RetainJob* job
     while at[0] != NULL:
         job = at[0]
-        if not job.active and job.filter_len == n and memcmp(<uint8_t*> job + sizeof(RetainJob), filter, n) == 0:
+        if not job.active and job.filter_len == n and memcmp(job_filter(job), filter, n) == 0:
             job.qos = qos
             job.id = id
             return
@@ -71,7 +69,7 @@ cdef void session_add_job(Session* s, const uint8_t* filter, uint32_t n, uint8_t
     job.qos = qos
     job.id = id
     job.filter_len = n
-    memcpy(<uint8_t*> job + sizeof(RetainJob), filter, n)
+    memcpy(job_filter(job), filter, n)
     at[0] = job
 
 
@@ -83,7 +81,7 @@ cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_
     cdef Sessions* all = s.sessions
     cdef uint32_t shared = share_prefix(filter, n), i
     cdef uint8_t handling = (options & OPT_RETAIN_HANDLING) >> 4
-    cdef bint is_new, wildcard = False, due = False
+    cdef bint is_new, wildcard = False, due
     if all.subscriptions_max and s.base.owner.n + s.n_memberships >= all.subscriptions_max:
         if membership(s, filter, n) == NULL if shared else (
             trie_find_owned(all.router.trie, &s.base.owner, filter, n) == NULL
@@ -102,8 +100,8 @@ cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_
             wildcard = wildcard or filter[i] == b"+" or filter[i] == b"#"
         if wildcard or retained_get(all.router.retained, filter, n, all.router.now_ms) != NULL:
             session_add_job(s, filter, n, options & OPT_QOS, id)
-            due = True
     if s.base.durable:
+        due = jobs_have(s.jobs, filter, n)  # of this subscription, or of the one that it replaces
         record_subscribed(&all.router.journal, s.base.serial, filter, n, options | (RETAINED_DUE if due else 0), id)
     return options & OPT_QOS
 
@@ -114,9 +112,9 @@ cdef void drop_jobs(Session* s, const uint8_t* filter, uint32_t n) noexcept nogi
     cdef RetainJob* job
     while at[0] != NULL:
         job = at[0]
-        if job.filter_len == n and memcmp(<uint8_t*> job + sizeof(RetainJob), filter, n) == 0:
+        if job.filter_len == n and memcmp(job_filter(job), filter, n) == 0:
             at[0] = job.next
-            session_free_job(job)
+            job_free(job)
         else:
             at = &job.next
 
