@@ -9,7 +9,7 @@ from fastmq._conn cimport (
     watch,
 )
 from fastmq._journal cimport journal_full, stored_unref
-from fastmq._link cimport Link, wire_clear
+from fastmq._link cimport Link, link_is_gated, wire_clear
 from fastmq._linux cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
     IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, TCP_NODELAY, TFD_CLOEXEC, TFD_NONBLOCK, accept4, clock_gettime, close,
@@ -117,6 +117,8 @@ cdef void judge(Conn* c) noexcept nogil:
     """
     cdef Core* core = c.core
     cdef int64_t now = core.router.now_ms
+    if link_is_gated(&c.peer.link):
+        c.progress_ms = now      # it waits for us
     if has_drained(c):
         c.peer.link.slow = 0
         c.held_since_ms = 0
