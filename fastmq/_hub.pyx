@@ -158,13 +158,19 @@ cdef class Hub:
         core.groups.strategy = <Strategy> <int> STRATEGIES.index(strategy)
 
     def __dealloc__(self) -> None:
+        self._free()
+
+    cdef void _free(self) noexcept:
+        if self._restoring:
+            self._restoring = False
+            restoration_end(&self._restoration, False)
         core_close(&self._core)
 
     def close(self) -> None:
         """Frees everything; connections that are left are cut. Only `close` may be called after it."""
         if self._open:
             self._open = False
-            core_close(&self._core)
+            self._free()
             memset(&self._core, 0, sizeof(Core))
             self._core.epfd = self._core.wake_fd = self._core.timer_fd = -1
 

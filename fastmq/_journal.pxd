@@ -77,7 +77,6 @@ cdef struct Journal:
     const int64_t* now_ms        # engine time; borrowed
     Stored** asked               # those that have been asked for
     uint32_t n_asked
-    uint32_t asked_cap
     uint64_t records             # written, since the start
 
 cdef inline uint64_t journal_gate(const Journal* j) noexcept nogil:

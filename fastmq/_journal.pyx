@@ -6,6 +6,8 @@ from libc.string cimport memcmp, memcpy, memset
 cdef enum:
     BATCH_MIN = 65536
     BATCH_KEPT = 4194304         # bytes of room that an emptied batch keeps
+    ASK_MAX = 4096               # messages asked back at a time
+    ASK_BYTES = 4194304
     FIXED_MAX = 64               # of a record besides its texts: kind, flags, packet id and up to five numbers
 
 
@@ -84,20 +86,22 @@ cdef void journal_take(Journal* j) noexcept nogil:
 
 
 cdef uint32_t journal_ask(Journal* j) noexcept nogil:
-    """Moves what is wanted and committed, and so in the store for sure, to `asked`; returns how many that are."""
-    cdef Stored** grown
+    """Moves what is wanted and committed, and so in the store for sure, to `asked`; returns how many that are.
+
+    What comes back is in memory at once, and the store's thread commits nothing meanwhile: so it comes in slices.
+    """
     cdef uint32_t i, kept = 0
-    if j.n_asked:
+    cdef int64_t bytes = 0
+    if j.n_asked or j.n_wanted == 0:
         return 0                 # one question at a time
-    if j.asked_cap < j.n_wanted:
-        grown = <Stored**> realloc(j.asked, j.wanted_cap * sizeof(void*))
-        if grown == NULL:
+    if j.asked == NULL:
+        j.asked = <Stored**> malloc(ASK_MAX * sizeof(void*))
+        if j.asked == NULL:
             return 0
-        j.bytes += <int64_t> (j.wanted_cap - j.asked_cap) * sizeof(void*)
-        j.asked = grown
-        j.asked_cap = j.wanted_cap
+        j.bytes += ASK_MAX * sizeof(void*)
     for i in range(j.n_wanted):
-        if j.wanted[i].seq <= j.committed:
+        if j.n_asked < ASK_MAX and bytes < ASK_BYTES and j.wanted[i].seq <= j.committed:
+            bytes += j.wanted[i].size
             j.asked[j.n_asked] = j.wanted[i]
             j.n_asked += 1
         else:

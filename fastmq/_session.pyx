@@ -15,7 +15,7 @@ from fastmq._journal cimport (
 from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_publish
 from fastmq._message cimport charge, message_expired, message_ref, message_size, message_store, message_unref
 from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_find
-from fastmq._router cimport Pub, message_parts, pub_message, router_publish
+from fastmq._router cimport Pub, message_parts, pub_message, router_full, router_publish
 from fastmq._share cimport (
     Group, group_drain, group_give_back, group_keep, group_leave, group_pull, group_record, groups_free,
 )
@@ -29,7 +29,7 @@ from fastmq._wire cimport PACKET_ID_NOT_FOUND, Publish, hash_bytes
 
 cdef enum:
     AHEAD = 1024                 # queued messages whose bodies are asked back from the store at a time
-    AHEAD_BYTES = 1048576
+    AHEAD_BYTES = 1048576        # of one client; less when memory is full
 
 
 # -- delivery ----------------------------------------------------------------------------------------------------------
@@ -224,17 +224,17 @@ cdef void want_bodies(Session* s) noexcept nogil:
     cdef uint16_t* ids
     cdef Delivery* d
     cdef uint32_t i
-    cdef int64_t bytes = 0
+    cdef int64_t bytes = 0, bytes_max = 1 if router_full(all.router) else AHEAD_BYTES
     if s.resend != NULL:
         ids = <uint16_t*> (<uint8_t*> s.resend + sizeof(Resend))
         for i in range(s.resend.at, min(s.resend.n, s.resend.at + AHEAD)):
             d = window_get(&s.window, ids[i])
-            if d != NULL and is_away(d) and bytes < AHEAD_BYTES:
+            if d != NULL and is_away(d) and bytes < bytes_max:
                 bytes += d.stored.size
                 journal_want(j, d.stored)
     for i in range(min(s.queue.n, AHEAD)):
         d = queue_at(&s.queue, i)
-        if bytes >= AHEAD_BYTES:
+        if bytes >= bytes_max:
             break
         bytes += delivery_size(d)
         if is_away(d):
@@ -262,15 +262,35 @@ cdef void take_bodies(Session* s) noexcept nogil:
             delivery_fetch(d)
 
 
+cdef bint must_wait(Session* s) noexcept nogil:
+    """Whether what is due next to a connected client is still only in the store."""
+    cdef Delivery* d = NULL
+    if s.link == NULL:
+        return False
+    if s.resend != NULL:
+        d = window_get(&s.window, (<uint16_t*> (<uint8_t*> s.resend + sizeof(Resend)))[s.resend.at])
+    elif s.queue.n:
+        d = queue_at(&s.queue, 0)
+    return d != NULL and is_away(d) and d.stored.message == NULL and not d.stored.lost
+
+
 cdef void sessions_go_on(Sessions* all) noexcept nogil:
     """Messages have come back from the store: those who waited for them take them, and go on."""
-    cdef Session* waiting = all.waiting
-    cdef Session* s = waiting
-    while s != NULL:
-        if s.link != NULL:
-            take_bodies(s)
-        s = s.next_waiting
+    cdef Session* s = all.waiting
+    cdef Session* after
+    cdef Session* waiting = NULL
     all.waiting = NULL
+    while s != NULL:
+        after = s.next_waiting
+        if must_wait(s):
+            s.next_waiting = all.waiting
+            all.waiting = s
+        else:
+            if s.link != NULL:
+                take_bodies(s)
+            s.next_waiting = waiting
+            waiting = s
+        s = after
     while waiting != NULL:
         s = waiting
         waiting = s.next_waiting

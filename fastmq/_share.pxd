@@ -42,6 +42,7 @@ cdef struct Group:
     Member* favourite            # sticky
     uint32_t online              # members with a connection
     Queue queue
+    uint32_t here                # right after the start: so many of the queue have come back from the store
     uint64_t last_position       # of its queue
     uint64_t first_position      # the next one in front of it
     uint32_t hash

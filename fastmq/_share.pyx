@@ -4,8 +4,8 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
 from fastmq._inflight cimport (
-    BY_GROUP, delivery_expired, delivery_fetch, delivery_release, delivery_size, queue_at,
-    queue_clear, queue_pop, queue_push, queue_push_front,
+    BY_GROUP, delivery_expired, delivery_fetch, delivery_release, delivery_size, is_away, queue_at, queue_clear,
+    queue_pop, queue_push, queue_push_front,
 )
 from fastmq._journal cimport (
     Journal, REC_GROUP, REC_GROUP_GONE, record_delivery, record_done, record_one, record_text,
@@ -315,16 +315,20 @@ cdef void group_drain(Group* g) noexcept nogil:
 
 cdef void groups_take_bodies(Groups* gs) noexcept nogil:
     """Takes what the store has brought back for the groups' queues: all of it, before the first member comes."""
-    cdef uint32_t i, at
+    cdef uint32_t i
     cdef Group* g
+    cdef Delivery* d
     if gs.away == 0:
         return
-    gs.away = 0
     for i in range(table_size(&gs.table)):
         g = <Group*> table_at(&gs.table, i)
-        if g != NULL:
-            for at in range(g.queue.n):
-                delivery_fetch(queue_at(&g.queue, at))
+        while g != NULL and g.here < g.queue.n:  # they come in the order in which they were asked for
+            d = queue_at(&g.queue, g.here)
+            if is_away(d):
+                if not delivery_fetch(d) and not d.stored.lost:
+                    break
+                gs.away -= 1
+            g.here += 1
 
 
 cdef void groups_init(Groups* gs, Router* router) noexcept nogil:
