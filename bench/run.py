@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import load, results, rivals, table
 from bench.results import Run
-from bench.rivals import FASTMQ, RIVALS, Rival
+from bench.rivals import DURABLE, FASTMQ, RIVALS, Rival
 from bench.scenarios import SCENARIOS, Scenario
 
 BEGIN: Final = "<!-- figures: written by python -m bench --write -->"
@@ -46,6 +46,13 @@ def chosen_brokers(names: Sequence[str], with_fastmq: bool) -> list[Rival]:
     for rival in brokers:
         rivals.install(rival)
     return [FASTMQ, *brokers] if with_fastmq else brokers
+
+
+def compared(scenario: Scenario, brokers: Sequence[Rival]) -> list[Rival]:
+    """The chosen brokers, as this scenario compares them."""
+    if not scenario.durable:
+        return list(brokers)
+    return [variant for broker in brokers for variant in DURABLE.get(broker.name, ())]
 
 
 @contextlib.contextmanager
@@ -120,15 +127,15 @@ def main(
         brokers = [b for b in chosen_brokers(rival_names, with_fastmq) if protocol in b.mqtt]
     except (load.LoadError, rivals.RivalError) as failure:
         raise click.ClickException(str(failure)) from None
-    versions = {broker.name: broker.version() for broker in brokers}
     scenarios = list(SCENARIOS.values()) if "all" in names else [SCENARIOS[name] for name in names]
     plan = [
         (scenario, broker)
         for scenario in scenarios
         for _ in range(runs)
-        for broker in brokers
+        for broker in compared(scenario, brokers)
         if scenario.name not in broker.too_slow_for
     ]
+    versions = {name: broker.version() for name, broker in {broker.name: broker for _, broker in plan}.items()}
     done: list[Run] = []
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -144,7 +151,7 @@ def main(
             done.append(run)
             progress.advance(task)
     summaries = results.summarise(done)
-    order = [broker.name for broker in brokers]
+    order = list(versions)
     table.show(console, summaries, order)
     if page:
         write_into(page, table.markdown(summaries, order, versions, repeatable(sys.argv[1:]), runs, protocol))

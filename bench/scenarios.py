@@ -20,17 +20,24 @@ class Scenario:
     """What `cpu_us` is for one of."""
     extra: tuple[tuple[str, str], ...] = ()
     """Further figures worth a column: (figure, title)."""
+    durable: bool = False
+    """It compares what brokers keep on a disk, and how (`rivals.DURABLE`)."""
+    least_s: float = 0.0
+    """The shortest time that shows what it is for."""
 
     def command(self, *, seconds: float, mqtt: int, quick: bool) -> list[str]:
         """The generator's arguments; a later option overrides an earlier one."""
-        if "--rate" in self.arguments and not quick:
-            seconds = max(seconds, PACED_LEAST_S)
+        if not quick:
+            seconds = max(seconds, self.least_s, PACED_LEAST_S if "--rate" in self.arguments else 0)
         words = [*self.arguments.split(), "--duration", f"{seconds:g}", "--mqtt", str(mqtt)]
         return [*words, *self.quick.split()] if quick else words
 
 
 _MEMORY_FILTER = (("bytes_per_filter", "B/filter"), ("subscribe_cpu_us", "µs/subscribe"))
 _MEMORY_CONNECTION = (("bytes_per_connection", "B/connection"), ("connects_per_s", "connects/s"))
+_DURABLE = (("written_bytes", "B written/message"), ("max_us", "µs the slowest"))
+_PINGS = (("ping_p99_us", "µs p99 of pings"), ("ping_max_us", "µs the slowest ping"))
+_OFFLINE = (("stored_per_s", "stored/s"), ("bytes_per_message", "B/message"), ("written_bytes", "B written/message"))
 _MEMORY_RETAINED = (("bytes_per_message", "B/message"), ("all_ms", "ms for all"), ("store_cpu_us", "µs/store"))
 
 SCENARIOS: Final[dict[str, Scenario]] = {
@@ -82,6 +89,50 @@ SCENARIOS: Final[dict[str, Scenario]] = {
             quick="--messages 10000 --settle 0.2",
             unit="fetch",
             extra=_MEMORY_RETAINED,
+        ),
+        Scenario(
+            "durable-q1",
+            "10 pairs, QoS 1, window 100, sessions that last",
+            "pairs --pubs 10 --subs 10 --qos 1 --durable 1",
+            extra=_DURABLE,
+            durable=True,
+        ),
+        Scenario(
+            "durable-q2",
+            "10 pairs, QoS 2, window 100, sessions that last",
+            "pairs --pubs 10 --subs 10 --qos 2 --durable 1",
+            extra=_DURABLE,
+            durable=True,
+        ),
+        Scenario(
+            "durable-paced",
+            "1,000 messages/s, QoS 1, sessions that last",
+            "pairs --rate 1000 --qos 1 --durable 1",
+            extra=_DURABLE,
+            durable=True,
+        ),
+        Scenario(
+            "durable-fan100",
+            "1 publisher, 100 subscribers, QoS 1, sessions that last",
+            "fanout --subs 100 --qos 1 --durable 1",
+            extra=_DURABLE,
+            durable=True,
+        ),
+        Scenario(
+            "durable-offline",
+            "1,000,000 messages wait for a session that is away and comes back, QoS 1",
+            "offline --messages 1000000 --pubs 10 --qos 1 --settle 5 --pings 1000",
+            quick="--messages 20000 --settle 0.2",
+            extra=(*_OFFLINE, *_PINGS),
+            durable=True,
+        ),
+        Scenario(
+            "durable-pauses",
+            "10 pairs, QoS 1, 50,000 messages/s, sessions that last, and a client that pings",
+            "pairs --pubs 10 --subs 10 --rate 50000 --qos 1 --durable 1 --pings 1000",
+            extra=(*_DURABLE, *_PINGS),
+            durable=True,
+            least_s=30.0,
         ),
     )
 }

@@ -14,8 +14,8 @@ from bench import machine
 from bench.results import Summary
 from bench.scenarios import SCENARIOS
 
-REFERENCE: Final = "mosquitto"
-"""The broker that ratios are to."""
+REFERENCES: Final = {False: "mosquitto", True: "mosquitto-persistent"}
+"""The broker that ratios are to; True: in durable scenarios."""
 
 Summaries = dict[tuple[str, str], Summary]
 
@@ -27,16 +27,21 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def grids(summaries: Summaries, brokers: Sequence[str]) -> tuple[Grid, Grid]:
-    """CPU time side by side, and the details behind it."""
+def grids(summaries: Summaries, brokers: Sequence[str]) -> Iterator[Grid]:
+    """CPU time side by side, and the details behind it; durable scenarios, which compare others, by themselves."""
     names = list(dict.fromkeys(scenario for scenario, _ in summaries))
-    cost = Grid(
-        f"Broker CPU µs per message (times less than {REFERENCE}'s)",
-        ("scenario", *brokers),
-        tuple((name, *(_cost(summaries, name, broker) for broker in brokers)) for name in names),
-    )
-    head = ("scenario", "broker", "per s", "p50 µs", "p99 µs", "RSS MB", "memory and more", "faults")
-    return cost, Grid("Details", head, tuple(_details(summaries, names, brokers)))
+    for durable, added in ((False, ""), (True, ", sessions on a disk")):
+        mine = [name for name in names if SCENARIOS[name].durable == durable]
+        theirs = [broker for broker in brokers if any((name, broker) in summaries for name in mine)]
+        if not mine:
+            continue
+        yield Grid(
+            f"Broker CPU µs per message{added} (times less than {REFERENCES[durable]}'s)",
+            ("scenario", *theirs),
+            tuple((name, *(_cost(summaries, name, broker) for broker in theirs)) for name in mine),
+        )
+        head = ("scenario", "broker", "per s", "p50 µs", "p99 µs", "RSS MB", "memory and more", "faults")
+        yield Grid(f"Details{added}", head, tuple(_details(summaries, mine, theirs)))
 
 
 def _cost(summaries: Summaries, scenario: str, broker: str) -> str:
@@ -47,8 +52,9 @@ def _cost(summaries: Summaries, scenario: str, broker: str) -> str:
     if cost is None:
         return "failed"
     text = f"{_number(cost)} ±{summary.spread('cpu_us'):.0%}"
-    reference = summaries.get((scenario, REFERENCE))
-    base = reference.median("cpu_us") if reference and broker != REFERENCE else None
+    than = REFERENCES[SCENARIOS[scenario].durable]
+    reference = summaries.get((scenario, than))
+    base = reference.median("cpu_us") if reference and broker != than else None
     if base and cost:
         text += f" ({base / cost:.{1 if base > cost else 2}f}x)"
     return text + (" !" if summary.faults() else "")
@@ -87,7 +93,7 @@ def show(console: Console, summaries: Summaries, brokers: Sequence[str]) -> None
         for column, name in enumerate(grid.head):
             table.add_column(name, justify="left" if column == 0 or name in ("broker", "faults") else "right")
         for row in grid.rows:
-            table.add_row(*row, style="bold" if row[1] == "fastmq" else "")
+            table.add_row(*row, style="bold" if row[1] in ("fastmq", "fastmq-fsync") else "")
         tables.append(table)
     console.print(Group(*tables))
 

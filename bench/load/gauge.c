@@ -73,6 +73,11 @@ static void add_process(int pid, struct usage *sum)
         const char *rss = strstr(text, "\nRss:");
         sum->rss_bytes += rss ? strtoull(rss + 5, NULL, 10) * 1024 : 0;
     }
+    snprintf(path, sizeof path, "/proc/%d/io", pid);
+    if (read_proc(text, sizeof text, path)) {
+        const char *written = strstr(text, "\nwrite_bytes:");
+        sum->written_bytes += written ? strtoull(written + 13, NULL, 10) : 0;
+    }
     snprintf(path, sizeof path, "/proc/%d/task", pid);
     DIR *tasks = opendir(path);
     if (!tasks)

@@ -21,6 +21,7 @@ double histogram_us(const struct histogram *h, double quantile);
 struct usage {
     uint64_t cpu_ns;    /* of all threads */
     uint64_t rss_bytes; /* resident memory */
+    uint64_t written_bytes; /* given to block devices, or about to be */
 };
 
 /* Of a process and its descendants; all zero when pid is 0. */

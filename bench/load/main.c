@@ -15,6 +15,7 @@ static const struct {
 } workloads[] = {
     {"pairs", run_pairs},     {"fanout", run_fanout},           {"fanin", run_fanin},
     {"filters", run_filters}, {"connections", run_connections}, {"retained", run_retained},
+    {"offline", run_offline},
 };
 
 int main(int argc, char **argv)

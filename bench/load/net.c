@@ -148,9 +148,10 @@ static void finish_connect(struct client *c)
         lose(c, strerror(error));
         return;
     }
-    static uint32_t serial;
+    static uint32_t last_id;
     char client_id[32];
-    snprintf(client_id, sizeof client_id, "load-%d-%u", (int)getpid(), serial++);
+    c->id = c->id ? c->id : ++last_id;
+    snprintf(client_id, sizeof client_id, "load-%d-%u", (int)getpid(), c->id);
     c->phase = AWAIT_CONNACK;
     net_wrote(c, put_connect(net_room(c, 128), net.version, client_id, 600, net.durable));
     net_flush(c);
@@ -182,21 +183,44 @@ bool net_connect_all(double timeout_s)
     return net.open == net.clients;
 }
 
+static void say_goodbye(struct client *c)
+{
+    if (c->phase == OPEN && !c->out_length) {
+        uint8_t *p = net_room(c, 2);
+        *p++ = DISCONNECT << 4;
+        *p++ = 0;
+        net_wrote(c, p);
+        net_flush(c);
+    }
+    if (c->phase != LOST)
+        close(c->fd);
+}
+
+void net_leave(struct client *c)
+{
+    say_goodbye(c);
+    if (c->phase == OPEN)
+        net.open--;
+    c->phase = UNUSED;
+    c->stash_length = c->out_length = c->out_sent = 0;
+}
+
+bool net_return(struct client *c, double timeout_s)
+{
+    uint64_t end = now_ns() + (uint64_t)(timeout_s * 1e9);
+    begin_connect(c);
+    while (c->phase != OPEN && c->phase != LOST && now_ns() < end)
+        net_turn(10 * MS);
+    return c->phase == OPEN;
+}
+
 void net_close_all(void)
 {
     for (uint32_t i = 0; i < net.started; i++) {
         struct client *c = net.client_at(i);
         if (c->phase == LOST || c->phase == UNUSED)
             continue;
-        if (c->phase == OPEN && !c->out_length) {
-            uint8_t *p = net_room(c, 2);
-            *p++ = DISCONNECT << 4;
-            *p++ = 0;
-            net_wrote(c, p);
-            net_flush(c);
-        }
-        if (c->phase != LOST)
-            close(c->fd);
+        say_goodbye(c);
         c->phase = LOST;
     }
     net.open = 0;

@@ -15,6 +15,7 @@ enum phase { UNUSED, CONNECTING, AWAIT_CONNACK, OPEN, LOST };
 /* The first member of a workload's own client structures. */
 struct client {
     int fd;
+    uint32_t id;              /* its client id, the same when it comes again; 0 = none yet */
     enum phase phase;
     bool wants_write;         /* EPOLLOUT is armed: the socket is full */
     uint16_t receive_maximum; /* what the broker takes unacknowledged */
@@ -45,6 +46,9 @@ extern struct net net;
 void net_start(const char *host, uint16_t port);
 /* Connects clients [started, clients), some at a time; false when not all are open within the time. */
 bool net_connect_all(double timeout_s);
+/* Ends a client's connection in order, and opens it again; false when it is not open within the time. */
+void net_leave(struct client *c);
+bool net_return(struct client *c, double timeout_s);
 /* Waits for events at most so long, and handles them; the number of events. */
 int net_turn(uint64_t timeout_ns);
 /* Room for so many more bytes at the end of the client's output; net_wrote tells where the writing ended. */

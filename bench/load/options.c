@@ -27,6 +27,7 @@ static const char usage[] =
     "  filters      route through a table of --filters, each with a topic of its own, held by --clients\n"
     "  connections  --clients idle connections\n"
     "  retained     store --messages retained messages, then fetch all by one '#' subscription\n"
+    "  offline      --messages wait for --subs subscribers that are away, which then come back and fetch them\n"
     "options (defaults)\n"
     "  --host (127.0.0.1) --port (1883) --pid --mqtt 4|5 (4: that is 3.1.1)\n"
     "  --qos (0) --sub-qos (as --qos) --size bytes of payload, at least 16 (16)\n"
@@ -38,7 +39,8 @@ static const char usage[] =
     "  --duration S measured time (3) --warmup S (0.5) --settle S before memory is read (1)\n"
     "  --filters N (100000) --kind exact|plus|hash|mix (mix) --clients N (1000) --messages N (100000)\n"
     "  --subscribe 0|1  connections: with a subscription each (0)\n"
-    "  --durable 0|1    sessions that outlive their connections (0)\n";
+    "  --durable 0|1    sessions that outlive their connections (0)\n"
+    "  --pings N        pings/s of one more client, whose answers show the broker's pauses (0)\n";
 
 static int keyword(const char *value, const char *const *words)
 {
@@ -59,7 +61,7 @@ static double number(const char *text, double least, double most)
 
 enum name {
     HOST = 1, PORT, PID, MQTT, QOS, SUB_QOS, SIZE, PUBS, SUBS, BATCH, WINDOW, FLIGHT, RATE, DURATION, WARMUP, SETTLE,
-    FILTERS, KIND, CLIENTS, SUBSCRIBED, MESSAGES, DURABLE, HELP
+    FILTERS, KIND, CLIENTS, SUBSCRIBED, MESSAGES, DURABLE, PINGS, HELP
 };
 
 static const struct option names[] = {
@@ -68,7 +70,7 @@ static const struct option names[] = {
     {"batch", 1, 0, BATCH}, {"window", 1, 0, WINDOW}, {"flight", 1, 0, FLIGHT}, {"rate", 1, 0, RATE},
     {"duration", 1, 0, DURATION}, {"warmup", 1, 0, WARMUP}, {"settle", 1, 0, SETTLE}, {"filters", 1, 0, FILTERS},
     {"kind", 1, 0, KIND}, {"clients", 1, 0, CLIENTS}, {"subscribe", 1, 0, SUBSCRIBED}, {"messages", 1, 0, MESSAGES},
-    {"durable", 1, 0, DURABLE}, {"help", 0, 0, HELP}, {0, 0, 0, 0},
+    {"durable", 1, 0, DURABLE}, {"pings", 1, 0, PINGS}, {"help", 0, 0, HELP}, {0, 0, 0, 0},
 };
 
 static void set(enum name name, const char *v)
@@ -97,6 +99,7 @@ static void set(enum name name, const char *v)
     case CLIENTS: o->clients = (uint32_t)number(v, 1, 1e6); break;
     case SUBSCRIBED: o->subscribe = number(v, 0, 1) > 0; break;
     case DURABLE: o->durable = number(v, 0, 1) > 0; break;
+    case PINGS: o->pings = number(v, 0, 1e5); break;
     case MESSAGES: o->messages = (uint32_t)number(v, 1, 1e8); break;
     case HELP: fputs(usage, stdout); exit(0);
     }

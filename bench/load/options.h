@@ -25,6 +25,7 @@ struct options {
     uint32_t clients;
     bool subscribe;
     bool durable;
+    double pings;      /* pings/s of one more client; 0 = none */
     uint32_t messages;
 };
 

@@ -10,7 +10,10 @@
 
 struct traffic traffic;
 
+#define PINGS_ON_THEIR_WAY 65536 /* at most; a power of two */
+
 static uint64_t sent_in_measure, received_in_measure, own_cpu_spent;
+static uint64_t answers; /* to pings */
 
 /* --- packets --------------------------------------------------------------------------------------------------- */
 
@@ -50,13 +53,41 @@ static bool on_suback(struct client *c, const uint8_t *body, uint32_t length)
     return true;
 }
 
+static uint64_t ping_sent_ns[PINGS_ON_THEIR_WAY], pings_sent, next_ping_ns;
+
+static bool on_answer(void)
+{
+    if (answers == pings_sent)
+        return false;
+    histogram_add(&traffic.pings, net.read_at - ping_sent_ns[answers++ % PINGS_ON_THEIR_WAY]);
+    return true;
+}
+
+/* Lowers *due to the time of the next ping. */
+static void ping_turn(uint64_t now, uint64_t *due)
+{
+    struct client *c = &traffic.pinger;
+    if (options.pings <= 0 || c->phase != OPEN)
+        return;
+    if (now >= next_ping_ns && pings_sent - answers < PINGS_ON_THEIR_WAY && !c->out_length) {
+        uint8_t *p = net_room(c, 2);
+        *p++ = PINGREQ << 4;
+        *p++ = 0;
+        net_wrote(c, p);
+        ping_sent_ns[pings_sent++ % PINGS_ON_THEIR_WAY] = now_ns();
+        net_flush(c);
+        next_ping_ns = now + (uint64_t)(1e9 / options.pings);
+    }
+    *due = next_ping_ns < *due ? next_ping_ns : *due;
+}
+
 static bool on_packet(struct client *c, uint8_t head, const uint8_t *body, uint32_t length)
 {
     enum packet_type type = (enum packet_type)(head >> 4);
     switch (type) {
     case PUBLISH: return on_publish(c, head, body, length);
     case SUBACK: return on_suback(c, body, length);
-    case PINGRESP: traffic.pongs++; return true;
+    case PINGRESP: return c == &traffic.pinger ? on_answer() : (traffic.pongs++, true);
     case DISCONNECT: return true; /* the broker closes next: counted there */
     default: break;
     }
@@ -89,11 +120,18 @@ bool setup_failed(const char *why)
     return false;
 }
 
+bool traffic_turn(uint64_t timeout_ns)
+{
+    uint64_t now = now_ns(), due = now + timeout_ns, before = answers;
+    ping_turn(now, &due);
+    return (uint64_t)net_turn(due > now ? due - now : 0) > answers - before;
+}
+
 bool wait_until(bool (*done)(void), double patience_s)
 {
     uint64_t quiet_since = now_ns();
     while (!done()) {
-        if (net_turn(10 * MS))
+        if (traffic_turn(10 * MS))
             quiet_since = now_ns();
         else if (now_ns() - quiet_since > (uint64_t)(patience_s * 1e9))
             return done();
@@ -111,7 +149,7 @@ static uint64_t published(void)
     return sum;
 }
 
-static uint64_t unacknowledged(void)
+uint64_t unacknowledged(void)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; options.qos && i < options.pubs; i++)
@@ -135,7 +173,7 @@ static void publish_until(uint64_t end)
         bool more = false;
         for (uint32_t i = 0; i < options.pubs; i++)
             more |= publisher_turn(&traffic.publishers[i], now, &due);
-        if (net_turn(more || due < now ? 0 : due - now) || published() != before || options.rate > 0)
+        if (traffic_turn(more || due < now ? 0 : due - now) || published() != before || options.rate > 0)
             quiet_since = now;
         else if (now - quiet_since > (uint64_t)(PATIENCE_S * 1e9))
             traffic.stalled = true;
@@ -160,10 +198,8 @@ void traffic_run(uint64_t (*copies_due)(void))
     traffic.after = usage_of(options.pid);
 }
 
-void traffic_report(const struct account *a)
+void report_books(const struct account *a)
 {
-    double cpu_us = ((double)traffic.after.cpu_ns - (double)traffic.before.cpu_ns) / 1e3;
-    double received = traffic.received ? (double)traffic.received : 1;
     report_int("published", published());
     report_int("delivered", traffic.received);
     report_int("lost", a->expected > a->received ? a->expected - a->received : 0);
@@ -173,6 +209,23 @@ void traffic_report(const struct account *a)
     report_int("unacknowledged", unacknowledged());
     report_int("disconnects", net.lost);
     report_bool("stalled", traffic.stalled);
+}
+
+void report_pings(void)
+{
+    if (options.pings <= 0)
+        return;
+    report_int("pings", answers);
+    report_real("ping_p99_us", histogram_us(&traffic.pings, 0.99), 1);
+    report_real("ping_max_us", (double)traffic.pings.max / 1e3, 1);
+}
+
+void traffic_report(const struct account *a)
+{
+    double cpu_us = ((double)traffic.after.cpu_ns - (double)traffic.before.cpu_ns) / 1e3;
+    double received = traffic.received ? (double)traffic.received : 1, sent = published() ? (double)published() : 1;
+    double written = (double)traffic.after.written_bytes - (double)traffic.before.written_bytes;
+    report_books(a);
     report_real("published_per_s", (double)sent_in_measure / options.duration_s, 0);
     report_real("delivered_per_s", (double)received_in_measure / options.duration_s, 0);
     report_real("p50_us", histogram_us(&traffic.latency, 0.5), 1);
@@ -182,4 +235,6 @@ void traffic_report(const struct account *a)
     report_real("cpu_us", cpu_us / received, 4);
     report_real("generator_cpu_us", (double)own_cpu_spent / 1e3 / received, 4);
     report_real("rss_mb", (double)traffic.after.rss_bytes / 1e6, 2);
+    report_real("written_bytes", written / sent, 1);
+    report_pings();
 }

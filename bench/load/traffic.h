@@ -18,6 +18,8 @@ struct traffic {
     uint64_t measured_from, measured_to; /* latencies count for what was sent in between */
     struct histogram latency;
     bool stalled;
+    struct client pinger;
+    struct histogram pings; /* from PINGREQ to PINGRESP, of the whole run */
 };
 
 extern struct traffic traffic;
@@ -31,9 +33,14 @@ void traffic_packet(struct client *c, uint8_t head, const uint8_t *body, uint32_
 void subscribe_to(struct client *c, uint16_t packet_id, const char *filter);
 /* Says why on the error output; false, for the workload to return. */
 bool setup_failed(const char *why);
+/* Handles events, and pings when it is time; whether there was anything but answers to pings. */
+bool traffic_turn(uint64_t timeout_ns);
 /* Turns until the condition holds; false after so long without any packet. */
 bool wait_until(bool (*done)(void), double patience_s);
 /* Publishes for the time of the options, then waits for what is on its way: copies_due says how much that is. */
 void traffic_run(uint64_t (*copies_due)(void));
 void traffic_report(const struct account *a);
+void report_books(const struct account *a);
+void report_pings(void);
+uint64_t unacknowledged(void);
 #endif

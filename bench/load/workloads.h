@@ -9,4 +9,5 @@ bool run_pattern(enum pattern pattern);
 bool run_filters(void);
 bool run_connections(void);
 bool run_retained(void);
+bool run_offline(void);
 #endif

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,10 @@ class Rival:
     mqtt: frozenset[int] = frozenset({4})
     too_slow_for: frozenset[str] = field(default=frozenset())
     """Scenarios that would take it minutes: left out, and shown so."""
+    values: tuple[tuple[str, str], ...] = ()
+    """What else is replaced in its config file."""
+    folder: str | None = None
+    """Where its directory is made; None: where temporary files are."""
 
     def is_installed(self) -> bool:
         program = self.command[0]
@@ -66,6 +70,7 @@ FASTMQ: Final = Rival(
     config="fastmq.toml",
     version_command=(sys.executable, "-m", "fastmq", "--version"),
     mqtt=frozenset({4, 5}),
+    values=(("durability", "none"),),
 )
 
 RIVALS: Final[dict[str, Rival]] = {
@@ -77,6 +82,7 @@ RIVALS: Final[dict[str, Rival]] = {
             config="mosquitto.conf",
             version_command=(_MOSQUITTO, "-h"),
             mqtt=frozenset({4, 5}),
+            values=(("persistence", "false"),),
         ),
         Rival(
             "nats",
@@ -99,6 +105,19 @@ RIVALS: Final[dict[str, Rival]] = {
         ),
     )
 }
+
+
+ON_DISK: Final = "/var/tmp"  # /tmp may be memory
+DURABLE: Final[dict[str, tuple[Rival, ...]]] = {
+    "fastmq": tuple(
+        replace(FASTMQ, name=f"fastmq-{level}", values=(("durability", level),), folder=ON_DISK)
+        for level in ("fsync", "os", "none")
+    ),
+    "mosquitto": (
+        replace(RIVALS["mosquitto"], name="mosquitto-persistent", values=(("persistence", "true"),), folder=ON_DISK),
+    ),
+}
+"""What stands for a broker in a durable scenario; the others have nothing to compare."""
 
 
 def install(rival: Rival) -> None:
@@ -138,12 +157,13 @@ class Running:
 @contextlib.contextmanager
 def running(rival: Rival, *, core: int | None = None) -> Iterator[Running]:
     """A fresh broker process on a free port, ended at the end, with a directory of its own."""
-    with tempfile.TemporaryDirectory(prefix=f"bench-{rival.name}-") as directory:
+    with tempfile.TemporaryDirectory(prefix=f"bench-{rival.name}-", dir=rival.folder) as directory:
         port = _free_port()
         config = Path(directory, Path(rival.config).name or "none")
         if rival.config:
             text = (HERE / rival.config).read_text()
-            config.write_text(string.Template(text).substitute(port=port, directory=directory))
+            values = {"port": str(port), "directory": directory, **dict(rival.values)}
+            config.write_text(string.Template(text).substitute(values))
         values = {"config": str(config), "port": str(port), "directory": directory}
         command = [word.format(**values) for word in rival.command]
         if core is not None:

@@ -10,15 +10,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import load
-from bench.results import FAULTS, Run, Summary
-from bench.rivals import RIVALS, running
-from bench.run import BEGIN, END, write_into
+from bench.results import FAULTS, Run, Summary, summarise
+from bench.rivals import DURABLE, FASTMQ, RIVALS, running
+from bench.run import BEGIN, END, compared, write_into
 from bench.scenarios import SCENARIOS
+from bench.table import grids
 
 ROOT = Path(__file__).parent.parent.parent
 MOSQUITTO = RIVALS["mosquitto"]
@@ -99,6 +101,7 @@ def mosquitto_port() -> Iterator[int]:
         "fanout --subs 20 --flight 50",
         "fanin --pubs 5 --subs 2 --qos 1 --window 10",
         "filters --filters 1000 --clients 20 --pubs 2 --flight 100",
+        "pairs --pubs 3 --subs 3 --qos 1 --durable 1 --pings 500",
     ],
 )
 def test_every_message_of_a_real_broker_arrives_once_and_in_order(
@@ -110,6 +113,56 @@ def test_every_message_of_a_real_broker_arrives_once_and_in_order(
     assert {name: figures[name] for name in FAULTS if figures[name]} == {}
     assert int(figures["delivered"]) >= int(figures["published"]) > 100
     assert 0 < float(figures["p50_us"]) <= float(figures["p99_us"]) <= float(figures["max_us"])
+
+
+@pytest.mark.parametrize("mqtt", ["4", "5"])
+@pytest.mark.parametrize("qos", ["1", "2"])
+def test_what_waited_for_absent_subscribers_arrives_once_and_in_order(qos: str, mqtt: str, mosquitto_port: int) -> None:
+    words = ["offline", "--messages", "2000", "--pubs", "3", "--subs", "2", "--settle", "0.1", "--pings", "500"]
+    figures = load.measure([*words, "--qos", qos, "--mqtt", mqtt], port=mosquitto_port)
+    assert {name: figures[name] for name in FAULTS if figures[name]} == {}
+    assert (figures["published"], figures["delivered"]) == (2000, 4000)
+    assert float(figures["stored_per_s"]) > 0
+    assert int(figures["pings"]) > 20
+    assert 0 < float(figures["ping_p99_us"]) <= float(figures["ping_max_us"])
+
+
+def test_a_broker_whose_queue_is_too_short_has_lost_messages() -> None:
+    command = (sys.executable, "-m", "fastmq", "serve", "--listen", "tcp://127.0.0.1:{port}")
+    limits = ("--set", "store.durability=none", "--set", "queue.messages_max=1000")
+    with running(replace(FASTMQ, command=command + limits, config="")) as broker:
+        figures = load.measure(["offline", "--messages", "1500", "--qos", "1", "--settle", "0"], port=broker.port)
+    assert (figures["delivered"], figures["lost"]) == (1000, 500)
+
+
+def test_written_bytes_are_counted_for_a_durable_broker_only() -> None:
+    written = []
+    for broker in DURABLE["fastmq"]:
+        with running(broker) as process:
+            words = ["pairs", "--qos", "1", "--durable", "1", "--duration", "0.2", "--warmup", "0"]
+            written.append(float(load.measure(words, port=process.port, pid=process.pid)["written_bytes"]))
+    fsync, _, none = written
+    assert fsync > 16
+    assert none == 0
+
+
+def test_durable_scenarios_compare_what_is_kept_on_a_disk() -> None:
+    names = [broker.name for broker in compared(SCENARIOS["durable-q1"], [FASTMQ, MOSQUITTO, RIVALS["aedes"]])]
+    assert names == ["fastmq-fsync", "fastmq-os", "fastmq-none", "mosquitto-persistent"]
+    assert compared(SCENARIOS["pair10-q1"], [FASTMQ, MOSQUITTO]) == [FASTMQ, MOSQUITTO]
+    runs = [
+        Run(scenario, broker, "1", 4, False, {"cpu_us": cpu_us})
+        for scenario, broker, cpu_us in (
+            ("pair10-q1", "fastmq", 1.0),
+            ("pair10-q1", "mosquitto", 2.0),
+            ("durable-q1", "fastmq-fsync", 1.0),
+            ("durable-q1", "mosquitto-persistent", 3.0),
+        )
+    ]
+    cost, _, durable, _ = grids(summarise(runs), ["fastmq", "mosquitto", "fastmq-fsync", "mosquitto-persistent"])
+    assert cost.head == ("scenario", "fastmq", "mosquitto")
+    assert durable.head == ("scenario", "fastmq-fsync", "mosquitto-persistent")
+    assert "(3.0x)" in durable.rows[0][1]
 
 
 def test_connections_and_retained_messages_are_counted_one_by_one() -> None:
