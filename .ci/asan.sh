@@ -20,6 +20,6 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export PYTHONMALLOC=malloc PYTHONPATH=$copy PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_EXAMPLES=${HYPOTHESIS_EXAMPLES:-60}
 
 if [ $# -eq 0 ]; then
-    set -- tests/properties tests/fuzz tests/faults tests/wire tests/spec tests/unit/test_{hub,session,share,embedded}*.py
+    set -- tests/properties tests/fuzz tests/faults tests/wire tests/spec tests/unit/test_{hub,session,share,durable,embedded}*.py
 fi
 LD_PRELOAD=$preload "$python" -m pytest -p no:cacheprovider --timeout 120 "$@"
