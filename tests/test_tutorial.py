@@ -52,7 +52,8 @@ class Reader:
     def run(self, command: str, expected: list[str]) -> None:
         self.ran += 1
         if command == "fastmq serve":
-            self.broker = start_fastmq()
+            self.broker = start_fastmq({"store.path": str(self.folder / "fastmq.db")})
+            self.broker.await_log("what must last is kept")
             said = self.broker.log_text().replace(str(self.broker.port), "1883").splitlines()
         else:
             said = self.output(command)
