@@ -102,7 +102,8 @@ cdef class Hub:
     cdef public object on_want     #: Callable[[list[int]], None] | None: messages of the store; answered with bodies()
     cdef public object on_broken   #: Callable[[], None] | None: the journal has a gap for want of memory
     cdef bint _has_committed       # set by other threads, taken by the next turn; so are the next two
-    cdef int _failed
+    cdef bint _has_news            # of _trouble
+    cdef uint8_t _trouble
     cdef object _bodies            #: list[bytes | None] | None
 
     def __cinit__(self) -> None:
@@ -122,8 +123,8 @@ cdef class Hub:
         cdef Core* core = &self._core
         self.on_connect = self.on_auth = self.on_tick = self.on_gone = None
         self.on_batch = self.on_want = self.on_broken = self._bodies = None
-        self._has_committed = self._restoring = False
-        self._failed = 0
+        self._has_committed = self._has_news = self._restoring = False
+        self._trouble = 0
         core.slow_after_ms = slow_after_ms
         core.connect_timeout_ms = connect_timeout_ms
         core.connections_max = connections_max
@@ -275,14 +276,22 @@ cdef class Hub:
         core_wake(core)
         return found
 
-    def committed(self) -> None:
-        """The batch is committed. May be called from any thread."""
-        self._has_committed = True
+    def committed(self, uint8_t reason=0) -> None:
+        """The batch is committed; with a reason, no more messages can be kept now, and clients hear it. From any thread."""
+        self._trouble = reason
+        self._has_news = self._has_committed = True
+        self._poke()
+
+    def works(self) -> None:
+        """There is room for messages again. From any thread."""
+        self._trouble = 0
+        self._has_news = True
         self._poke()
 
     def failed(self, uint8_t reason) -> None:
         """The batch cannot be committed now, and will be tried again; clients hear `reason`. From any thread."""
-        self._failed = reason
+        self._trouble = reason
+        self._has_news = True
         self._poke()
 
     def broke(self) -> None:
@@ -304,14 +313,13 @@ cdef class Hub:
         """What other threads have left for this turn."""
         cdef Core* core = &self._core
         cdef Journal* j = &core.router.journal
-        if self._failed:
-            j.trouble = <uint8_t> self._failed
-            self._failed = 0
+        if self._has_news:
+            self._has_news = False
+            j.trouble = self._trouble
         if self._has_committed:
             self._has_committed = False
             if j.busy:
                 j.busy = 0
-                j.trouble = 0
                 j.committed = j.seq - 1
                 link_open_gates(&core.wire)
         if self._bodies is not None:

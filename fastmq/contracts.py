@@ -129,6 +129,14 @@ class Store(Protocol):
         """A slice of housekeeping that takes about `budget_s`; True when there is more to do now."""
         ...
 
+    def no_room(self) -> str:
+        """Why no more messages should be appended; empty while there is room.
+
+        A store takes what it is given as long as it can. It is asked after each `append`, so that new messages are
+        refused in time, while acknowledgements go on and make room.
+        """
+        ...
+
     def stat(self) -> Mapping[str, int]:
         """Figures: `file_bytes`, `journal_bytes`, `sessions`, `deliveries`, `messages`, `commits` and more."""
         ...

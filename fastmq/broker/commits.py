@@ -35,6 +35,7 @@ class Commits:
         self._delay_s = delay_s
         self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._closing = False
+        self._is_full = False
         self._thread = threading.Thread(target=self._run, name="fastmq-store", daemon=True)
         self._log = logs.get("store")
 
@@ -77,6 +78,7 @@ class Commits:
                 busy = self._maintain()
 
     def _append(self, batch: bytes, sync: bool) -> None:
+        """Commits a batch, however often it takes."""
         in_trouble = False
         while True:
             try:
@@ -90,10 +92,35 @@ class Commits:
                     self._log.error("cannot store; acknowledgements wait, and more is refused", reason=error)
                 in_trouble = True
                 self._hub.failed(REASONS[error.reason])
-                time.sleep(RETRY_S)
+                self._fetch_meanwhile(RETRY_S)
         if in_trouble:
             self._log.info("the store works again")
-        self._hub.committed()
+        no_room = self._no_room()
+        if no_room and not self._is_full:
+            self._log.error("no room for more messages; they are refused until some are taken", reason=no_room)
+        self._is_full = bool(no_room)
+        self._hub.committed(Reason.QUOTA_EXCEEDED if no_room else Reason.SUCCESS)
+
+    def _fetch_meanwhile(self, seconds: float) -> None:
+        """Who waits for stored messages need not wait for the disk, too."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not self._closing:
+            try:
+                work = self._work.get(timeout=left)
+            except queue.Empty:
+                return
+            if isinstance(work, list):
+                self._fetch(work)
+            else:
+                self._work.put(work)
+                time.sleep(left)
+                return
+
+    def _no_room(self) -> str:
+        try:
+            return self._store.no_room()
+        except StoreError as error:
+            return str(error)
 
     def _fetch(self, ids: list[int]) -> None:
         try:
@@ -109,6 +136,11 @@ class Commits:
 
     def _maintain(self) -> bool:
         """Whether there is more to do."""
+        more = False
         with contextlib.suppress(StoreError):  # the next commit says so
-            return self._store.maintain(SLICE_S)
-        return False
+            more = self._store.maintain(SLICE_S)
+        if self._is_full and not more and not self._no_room():
+            self._is_full = False
+            self._log.info("there is room for messages again")
+            self._hub.works()
+        return more

@@ -148,8 +148,8 @@ class Worker:
     async def _settle(self) -> None:
         """Waits until all that happened is committed."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + SETTLE_S
-        while not self.hub.is_settled and not self.hub.trouble and loop.time() < deadline:
+        deadline = loop.time() + (1.0 if self.hub.trouble else SETTLE_S)
+        while not self.hub.is_settled and loop.time() < deadline:
             self.hub.hurry()
             await asyncio.sleep(0.001)
 

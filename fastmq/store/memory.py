@@ -164,6 +164,9 @@ class MemoryStore:
     def maintain(self, budget_s: float) -> bool:
         return False
 
+    def no_room(self) -> str:
+        return ""
+
     def stat(self) -> Mapping[str, int]:
         kept = self.contents
         return {

@@ -59,13 +59,12 @@ def no_progress(done: int, total: int) -> None:
 class SqliteStore:
     """Implements `contracts.Store`.
 
-    `size_max_bytes` (0 = no limit) holds for the pages in use. Above it, batches that bring messages are refused with
-    StoreError("full"); all others are stored, since acknowledgements are what makes room. The write-ahead log comes on
-    top, about 16 MiB. `maintain` folds when the journal has `fold_bytes`, or is a second old. `progress` is told of
+    `size_max_bytes` (0 = no limit) holds for the pages in use. From there on `no_room` says so, and what is appended all
+    the same is stored, since acknowledgements are what makes room. The write-ahead log comes on top, about 16 MiB. `maintain` folds when the journal has `fold_bytes`, or is a second old. `progress` is told of
     rows done and rows in all while `load` runs.
 
-    Messages are also refused while the disk has less than `disk_reserve_bytes` left (32 MiB, or an eighth of a small
-    disk): on a disk that is entirely full not even acknowledgements can be stored, nor can the file shrink.
+    There is no room for messages either while the disk has less than `disk_reserve_bytes` left (32 MiB, or an eighth of
+    a small disk): on a disk that is entirely full not even acknowledgements can be stored, nor can the file shrink.
 
     Raises StartError when another process has the file, or when it is not this program's or of a newer version.
     """
@@ -127,13 +126,11 @@ class SqliteStore:
         return loading, chain((first,), batches)
 
     def append(self, batch: bytes, sync: bool) -> None:
-        engine_ms, messages, low, high = scan(batch)
+        engine_ms, _, low, high = scan(batch)
         started_ns = time.perf_counter_ns()
         file = self._file
         with file.errors_of("append"):
             connection = file.live()
-            if messages:
-                self._check_room()
             file.set_synchronous(sync)
             now = stamp(max(engine_ms, file.last.engine_ms), self._clocks)
             seq = file.journal.seq + 1
@@ -176,6 +173,16 @@ class SqliteStore:
             else:
                 return False
         return True
+
+    def no_room(self) -> str:
+        with self._file.errors_of("look for room"):
+            if self._is_over():
+                return f"{self.path}: {self._size_max_bytes} bytes are in use"
+            disk = os.statvfs(self.path.parent)
+        left_bytes = disk.f_bavail * disk.f_frsize
+        if left_bytes < (self._disk_reserve_bytes or 0):
+            return f"{self.path}: the disk has only {left_bytes} bytes left"
+        return ""
 
     def stat(self) -> Mapping[str, int]:
         file = self._file
@@ -263,15 +270,6 @@ class SqliteStore:
         """Gives some free pages at the end of the file back to the disk."""
         self._file.live().execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
         self._file.wal_bytes += VACUUM_PAGES * schema.PAGE_BYTES
-
-    def _check_room(self) -> None:
-        """Raises StoreError when there is no room for messages."""
-        if self._is_over():
-            raise StoreError("full", f"{self.path}: {self._size_max_bytes} bytes are in use")
-        disk = os.statvfs(self.path.parent)
-        left_bytes = disk.f_bavail * disk.f_frsize
-        if left_bytes < (self._disk_reserve_bytes or 0):
-            raise StoreError("full", f"{self.path}: the disk has only {left_bytes} bytes left")
 
     def _is_over(self) -> bool:
         """Whether the cap is reached. Between two looks at the file, what was appended counts as growth."""
