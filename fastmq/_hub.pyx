@@ -277,7 +277,7 @@ cdef class Hub:
         return found
 
     def committed(self, uint8_t reason=0) -> None:
-        """The batch is committed; with a reason, no more messages can be kept now, and clients hear it. From any thread."""
+        """The batch is committed; with a reason, no more messages can be kept, and clients hear it. From any thread."""
         self._trouble = reason
         self._has_news = self._has_committed = True
         self._poke()
