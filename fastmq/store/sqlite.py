@@ -59,8 +59,8 @@ def no_progress(done: int, total: int) -> None:
 class SqliteStore:
     """Implements `contracts.Store`.
 
-    `size_max_bytes` (0 = no limit) holds for the pages in use. From there on `no_room` says so; what is appended all the
-    same is stored, since acknowledgements are what makes room. The write-ahead log comes on top, about 16 MiB.
+    `size_max_bytes` (0 = no limit) holds for the pages in use. From there on `no_room` says so; what is appended all
+    the same is stored, since acknowledgements are what makes room. The write-ahead log comes on top, about 16 MiB.
 
     There is no room for messages either while the disk has less than `disk_reserve_bytes` left (32 MiB, or an eighth of
     a small disk): on a disk that is entirely full not even acknowledgements can be stored, nor can the file shrink.
