@@ -76,6 +76,7 @@ class Reader:
     is_group: bool = False
     opened_at: int = 0  #: a SUBACK was seen then and no UNSUBSCRIBE sent since; 0: not so
     closed_at: int = 0  #: an UNSUBACK was seen then and no SUBSCRIBE sent since; 0: not so
+    answered_at: int = 0  #: the last SUBACK was seen then
     ever_asked: bool = False
     gaps: list[tuple[int, int]] = field(default_factory=list)  #: UNSUBACK seen, next SUBSCRIBE sent
     copies: dict[str, bytearray] = field(default_factory=dict)  #: by stream: how often each number came, at most 255
@@ -167,6 +168,7 @@ class Books:
         """SUBACK was seen: what is published from now on must arrive."""
         now = self._tick()
         self.counts["answered"] += 1
+        reader.answered_at = now
         if not reader.opened_at:  # the members of a group subscribe one after the other
             reader.opened_at = now
 
@@ -213,6 +215,8 @@ class Books:
         highest = reader.highest.get(stream.name, 0)
         if number > highest:
             reader.highest[stream.name] = number
+        elif stream.sent_at[number - 1] < reader.answered_at:
+            pass  # it passed by before the SUBSCRIBE, then a crash made its publisher send it again
         elif not reader.is_group:  # its members are served side by side
             self.violation("reordered", f"{reader.name} got message {number} of {stream.name} after {highest}")
 

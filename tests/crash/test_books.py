@@ -81,6 +81,9 @@ class Story:
         (lambda: Story().subscribed().published(3).arrived(3, 2, 1), {"reordered": 2}),
         (lambda: Story().subscribed().published(3).arrived(1, 2, 1, 3), {}),
         (lambda: Story(is_group=True).subscribed().published(2).arrived(2, 1), {}),
+        # a window that the SUBSCRIBE cut in two, sent again after a crash
+        (lambda: Story().sent(2).subscribed().sent(1).arrived(3, 1, 2), {}),
+        (lambda: Story().sent(1).subscribed().sent(2).arrived(3, 1, 2), {"reordered": 1}),
         # ghosts: published after the UNSUBACK was seen
         (lambda: Story().published(1).arrived(1), {"ghosts": 1}),
         (lambda: Story().subscribed().unsubscribed().published(1).arrived(1), {"ghosts": 1}),
