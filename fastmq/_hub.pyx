@@ -509,7 +509,8 @@ cdef class Hub:
         cdef Publish p
         cdef uint8_t* name = <uint8_t*> <char*> client_id
         cdef uint32_t n = <uint32_t> len(client_id)
-        cdef uint64_t records = core.router.journal.records
+        cdef Journal* j = &core.router.journal
+        cdef uint64_t records = j.records
         if c == NULL or c.closing:
             return None
         if will is not None:
@@ -547,7 +548,10 @@ cdef class Hub:
             if s.will == NULL:
                 raise MemoryError("no memory for a will")
         session_opened(s)
-        c.promises = core.router.journal.records != records and not core.router.journal.trouble
+        if j.trouble:            # it may be long: who finds an old session as it was may come and drain its queue
+            c.promises = j.records != records and not present
+        else:                    # that there is no session must stay true: it may have ended on another connection
+            c.promises = j.records != records or (not present and j.ended > j.committed)
         core.router.stats.connects += 1
         return present
 

@@ -67,6 +67,7 @@ cdef struct Journal:
     size_t max                   # bytes at which publishers wait
     uint64_t seq                 # of the batch that is being written
     uint64_t committed           # all batches up to this one are
+    uint64_t ended               # the last batch in which a session ended
     uint64_t last_message
     int64_t bytes                # of Stored, and of the batch
     Rule* rules                  # first match wins; owned

@@ -249,6 +249,8 @@ cdef void record_one(Journal* j, uint8_t kind, uint64_t value) noexcept nogil:
     if p == NULL:
         return
     p[0] = kind
+    if kind == REC_ENDED:
+        j.ended = j.seq
     written(j, put_number(p + 1, value), j.state_level if kind in (REC_ENDED, REC_RETAINED, REC_UNRETAINED) else 0)
 
 

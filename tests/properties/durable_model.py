@@ -45,6 +45,7 @@ class Books:
     is_open: bool = False  # its CONNACK came
     version: int = 5
     clean: bool = False  # as its last CONNECT said
+    starts_clean: bool = False  # and it was not answered
     lasting: bool = False  # its session outlives its connection
     expiry: float = 0.0  # as its last CONNECT said
     expiry_least: float = 0.0  # of the session, as far as the client knows
@@ -84,7 +85,8 @@ class Books:
             due.must = due.promised = False
 
     def is_durable_member(self) -> bool:
-        return GROUP in self.filters and self.session == SURE and self.lasting and not self.ended
+        is_sure = self.session == SURE and self.lasting and not self.ended and not self.starts_clean
+        return GROUP in self.filters and is_sure
 
     def asks_for(self, expiry: float) -> None:
         """It connects: until it is answered, its session may be that of before."""
@@ -116,13 +118,15 @@ class Books:
 
     def is_sent(self, message: Outgoing, again: bool, expires_at: float | None) -> None:
         """The broker works off a publish; one of QoS 2 that is sent again only if the first was lost."""
-        if self.ended or (self.wire is not None and not self.is_open and self.clean):
+        if self.ended or self.starts_clean:
             return  # the broker has no session with these filters now
         old = self.due.get(message.payload)
         if self.hears(message.topic, self.filters) and message.qos and not (again and message.qos == 2):
             must = old is not None and old.must
             self.due[message.payload] = Due(message.qos, True, must, expires_at)
-        elif self.hears(message.topic, self.filters | self.perhaps) and old is None:
+        elif old is not None:  # perhaps the first was lost, and nobody is to hear this one
+            old.promised = old.promised and self.hears(message.topic, self.filters)
+        elif self.hears(message.topic, self.filters | self.perhaps):
             self.due[message.payload] = Due(message.qos)
 
     def is_acknowledged(self, payload: bytes) -> None:
@@ -171,3 +175,28 @@ class Retained:
 
     def is_seen(self, payload: bytes) -> None:
         assert payload in {value for _, value in self.values}, f"{payload!r} is not retained, but one of {self.values}"
+
+
+@dataclass
+class SharedWork:
+    """What a shared group may get, and what some member of it must."""
+
+    may: dict[bytes, bool] = field(default_factory=dict)  # whether it must, once its publisher is told so
+    must: set[bytes] = field(default_factory=set)
+    got: set[bytes] = field(default_factory=set)
+
+    def is_sent(self, payload: bytes, members: Iterable[Books]) -> None:
+        self.may[payload] = any(books.is_durable_member() for books in members)
+
+    def is_acknowledged(self, payload: bytes) -> None:
+        if self.may.get(payload):
+            self.must.add(payload)
+
+    def member_is_lost(self, members: Iterable[Books]) -> None:
+        """Its work goes to the others, if there are any whose sessions last."""
+        if not any(books.is_durable_member() for books in members):
+            self.is_forgotten()
+
+    def is_forgotten(self) -> None:
+        self.must.clear()
+        self.may = dict.fromkeys(self.may, False)

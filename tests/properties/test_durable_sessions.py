@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from fastmq.store.memory import Contents
 from tests.inprocess import Engine, Wire
-from tests.properties.durable_model import GROUP, MAYBE, NONE, SURE, Books, Outgoing, Retained
+from tests.properties.durable_model import GROUP, MAYBE, NONE, SURE, Books, Outgoing, Retained, SharedWork
 from tests.wireclient import encode
 from tests.wireclient import properties as p
 from tests.wireclient.decode import Ack, Connack, Packet, Publish, Suback, Unsuback
@@ -35,9 +35,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.sent = 0
         self.books = {name: Books(name) for name in NAMES}
         self.wills: set[bytes] = set()
-        self.group: dict[bytes, bool] = {}  # what the group may get, and whether it must once it is acknowledged
-        self.group_must: set[bytes] = set()
-        self.group_got: set[bytes] = set()
+        self.group = SharedWork()
         self.retained = {topic: Retained() for topic in ("r/1", "r/2")}
         self.first = self.engine = Engine(store=Contents())
 
@@ -65,20 +63,23 @@ class DurableMachine(RuleBasedStateMachine):
         will=st.booleans(),
     )
     def connect(self, name: str, version: int, how: str, window: int, will: bool) -> None:
-        """`resumed`: the session is taken up, but is to end with this connection."""
+        """`resumed`: the session is taken up, but ends with this connection. Clean starts are repeated until answered."""
         books = self.books[name]
         if books.wire is not None:
             self._look()
             books.wire.close()
             self._is_gone(books)
+        if books.starts_clean:
+            how = "passing" if version == 4 else "clean and lasting"
         how = "lasting" if version == 4 and how != "passing" else how
         was_durable = books.is_durable_member()
         books.version, books.clean = version, how in ("passing", "clean and lasting")
+        books.starts_clean = books.clean
         books.lasting = how not in ("passing", "resumed")
         books.may_say = books.may_be_present(self.now)
         books.asks_for(NEVER if version == 4 and books.lasting else EXPIRIES[how])
         if was_durable and (books.clean or not books.lasting):
-            self._a_member_is_lost()
+            self.group.member_is_lost(self.books.values())
         books.wire = self.engine.wire(version)
         props = [(p.SESSION_EXPIRY, int(books.expiry)), (p.RECEIVE_MAXIMUM, window)] if version == 5 else []
         last = None
@@ -86,8 +87,9 @@ class DurableMachine(RuleBasedStateMachine):
             payload = self._payload("W")
             self.wills.add(payload)
             last = encode.Will("w/x", payload, 2, props=[(p.WILL_DELAY, 5)] if version == 5 else [])
-        connect = encode.connect(version, client_id=name, clean=books.clean, keep_alive=0, props=props, will=last)
-        books.wire.send(connect)
+        books.wire.send(
+            encode.connect(version, client_id=name, clean=books.clean, props=props, will=last, keep_alive=0)
+        )
         self._look()
 
     @rule(name=CLIENTS, how=st.sampled_from(("lose", "lose unread", "disconnect", "end")))
@@ -112,7 +114,7 @@ class DurableMachine(RuleBasedStateMachine):
             books.doubt()
             books.ended = True
             if was_durable:
-                self._a_member_is_lost()
+                self.group.member_is_lost(self.books.values())
         self._look()
 
     @rule(name=CLIENTS, text=FILTERS)
@@ -130,16 +132,9 @@ class DurableMachine(RuleBasedStateMachine):
     @rule(name=CLIENTS, text=FILTERS)
     def unsubscribe(self, name: str, text: str) -> None:
         books = self.books[name]
-        if books.wire is None or not books.is_open:
-            return
-        packet_id = self._asks(books, text, False)
-        books.filters.discard(text)
-        books.perhaps.add(text)
-        if text == GROUP:  # what it has in flight is its own from now on
-            self.group_must.clear()
-            self.group = dict.fromkeys(self.group, False)
-        books.wire.send(encode.unsubscribe(books.version, packet_id, [text]))
-        self._look()
+        if books.wire is not None and books.is_open:
+            self._unsubscribe(books, books.wire, text)
+            self._look()
 
     @rule(
         name=CLIENTS,
@@ -161,7 +156,7 @@ class DurableMachine(RuleBasedStateMachine):
             message = Outgoing(topic, payload, qos, retain)
             if qos:
                 books.outgoing[free[0]] = message
-            self._send(books, free[0], message, expiry=None if retain or books.version == 4 else expiry)
+            self._send(books, free[0], message, expiry=expiry if topic[0] == "t" and books.version == 5 else None)
         self._look()
 
     @precondition(lambda self: any(books.held for books in self.books.values()))
@@ -179,10 +174,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     @rule(all_of_it=st.booleans())
     def commit(self, all_of_it: bool) -> None:
-        if all_of_it:
-            self.engine.commit_all()
-        else:
-            self.engine.commit()
+        (self.engine.commit_all if all_of_it else self.engine.commit)()
         self._look()
 
     @rule()
@@ -192,8 +184,8 @@ class DurableMachine(RuleBasedStateMachine):
 
     @rule(steps=st.sampled_from((1, 1, 2, 400)))
     def time_passes(self, steps: int) -> None:
-        self.engine.commit_all()
-        self._look()
+        while self.engine.commit_all():  # a batch that is late is no part of this
+            self._look()
         self.now += steps * STEP_S
         self.engine.advance(steps * STEP_S)
         self._grow_old()
@@ -258,9 +250,7 @@ class DurableMachine(RuleBasedStateMachine):
             self.retained[message.topic].is_sent(message.sent_as, message.payload)
             return
         if message.topic.startswith("j/"):
-            if any(each.is_durable_member() for each in self.books.values()):
-                self.group[message.payload] = True
-            self.group.setdefault(message.payload, False)
+            self.group.is_sent(message.payload, self.books.values())
             return
         for each in self.books.values():
             each.is_sent(message, again, self.now + expiry if expiry is not None else None)
@@ -268,21 +258,23 @@ class DurableMachine(RuleBasedStateMachine):
     def _is_accepted(self, message: Outgoing) -> None:
         if message.retain:
             self.retained[message.topic].is_acknowledged(message.sent_as)
-        if self.group.get(message.payload):
-            self.group_must.add(message.payload)
+        self.group.is_acknowledged(message.payload)
         for each in self.books.values():
             each.is_acknowledged(message.payload)
+
+    def _unsubscribe(self, books: Books, wire: Wire, text: str) -> None:
+        packet_id = self._asks(books, text, False)
+        books.filters.discard(text)
+        books.perhaps.add(text)
+        if text == GROUP:  # what it has in flight is its own from now on
+            self.group.is_forgotten()
+        wire.send(encode.unsubscribe(books.version, packet_id, [text]))
 
     def _answer(self, books: Books, at: int) -> None:
         kind, packet_id = books.held.pop(at)
         assert books.wire is not None
         books.wire.send(encode.ack(books.version, ANSWERS[kind], packet_id))
         self.engine.settle()
-
-    def _a_member_is_lost(self) -> None:
-        if not any(books.is_durable_member() for books in self.books.values()):
-            self.group_must.clear()
-            self.group = dict.fromkeys(self.group, False)
 
     def _is_gone(self, books: Books) -> None:
         """Its connection ended."""
@@ -301,7 +293,7 @@ class DurableMachine(RuleBasedStateMachine):
                 was_durable = books.is_durable_member()
                 books.doubt()
                 if was_durable:
-                    self._a_member_is_lost()
+                    self.group.member_is_lost(self.books.values())
 
     def _look(self) -> None:
         """Reads what came, and does what a client must do at once."""
@@ -322,7 +314,7 @@ class DurableMachine(RuleBasedStateMachine):
     def _take(self, books: Books, wire: Wire, packet: Packet) -> None:
         match packet:
             case Connack():
-                self._take_connack(books, packet)
+                self._take_connack(books, wire, packet)
             case Suback() | Unsuback():
                 text, subscribed = books.asked.pop(packet.packet_id)
                 if not any(text == other for other, _ in books.asked.values()):
@@ -330,9 +322,9 @@ class DurableMachine(RuleBasedStateMachine):
                     (books.filters.add if subscribed else books.filters.discard)(text)
             case Publish():
                 if packet.topic.startswith("j/"):
-                    assert packet.payload in self.group
+                    assert packet.payload in self.group.may
                     assert books.was_member
-                    self.group_got.add(packet.payload)
+                    self.group.got.add(packet.payload)
                     if packet.qos:
                         books.held.append(("PUBACK", packet.packet_id))
                     return
@@ -342,22 +334,21 @@ class DurableMachine(RuleBasedStateMachine):
             case Ack():
                 self._take_ack(books, wire, packet)
 
-    def _take_connack(self, books: Books, packet: Connack) -> None:
+    def _take_connack(self, books: Books, wire: Wire, packet: Connack) -> None:
         assert packet.code == 0
         assert packet.session_present in books.may_say, f"{books.name}: {packet}"
-        books.is_open = True
+        books.is_open, books.starts_clean = True, False
         if not packet.session_present:
             books.forget()
         books.session, books.ended = SURE, False
         books.expiry_least = books.expiry_most = books.expiry
         for packet_id, message in sorted(books.outgoing.items(), key=lambda item: item[1].sent_as):
             if message.released:
-                assert books.wire is not None
-                books.wire.send(encode.ack(books.version, encode.PUBREL, packet_id))
+                wire.send(encode.ack(books.version, encode.PUBREL, packet_id))
             else:
                 self._send(books, packet_id, message, again=True)
         for text in sorted(books.perhaps):
-            self.unsubscribe(books.name, text)
+            self._unsubscribe(books, wire, text)
 
     def _take_ack(self, books: Books, wire: Wire, packet: Ack) -> None:
         if packet.kind == "PUBREL":
@@ -368,7 +359,6 @@ class DurableMachine(RuleBasedStateMachine):
         message = books.outgoing.get(packet.packet_id)
         if packet.kind == "PUBREC":
             assert message is not None
-            assert message.qos == 2
             message.released = True
             wire.send(encode.ack(books.version, encode.PUBREL, packet.packet_id))
         else:
@@ -396,7 +386,7 @@ class DurableMachine(RuleBasedStateMachine):
         for books in self.books.values():
             assert not books.missing(self.now), f"{books.name} did not get {books.missing(self.now)}"
             assert not books.outgoing
-        assert self.group_must <= self.group_got, f"nobody got {self.group_must - self.group_got}"
+        assert self.group.must <= self.group.got, f"nobody got {self.group.must - self.group.got}"
         self.look_at_what_is_retained()
         self.engine.commit_all()
         assert self.engine.store.stat()["deliveries"] == 0

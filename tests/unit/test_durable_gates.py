@@ -308,6 +308,23 @@ def test_last_words_wait_for_a_commit_only_so_long(engine: Engine) -> None:
     engine.commit_all()
 
 
+def test_that_a_session_is_gone_stays_true_though_it_ended_on_another_connection(engine: Engine) -> None:
+    """The second CONNECT changes nothing that is stored, but says Session Present 0."""
+    subscribed(engine).close()
+    engine.commit_all()
+    engine.client("p").publish("r", b"m", qos=1, retain=True, packet_id=1)  # a commit is on its way
+    first, second = engine.wire(4), engine.wire(4)
+    first.send(encode.connect(4, client_id="s"))
+    engine.settle()
+    first.close()
+    engine.settle()
+    second.send(encode.connect(4, client_id="s"))
+    engine.settle()
+    assert second.read() == []
+    engine.commit_all()
+    assert second.read() == [Connack([], False, 0)]
+
+
 def test_disconnect_may_change_how_long_the_session_lasts(engine: Engine) -> None:
     wire = lasting(engine)
     wire.send(encode.disconnect(5, 0, [(p.SESSION_EXPIRY, 50)]))

@@ -104,6 +104,24 @@ def test_new_sessions_that_are_to_last_are_refused_and_others_are_not(reason: in
         assert engine.client("s", clean=False, props=LASTING).connack is not None
 
 
+def test_who_has_a_session_may_come_but_cannot_end_it_for_sure() -> None:
+    with durable() as engine:
+        wires = [subscribed(engine, name) for name in ("stays", "ends")]
+        in_trouble(engine, FULL)
+        for wire in wires:
+            wire.close()
+        engine.settle()
+        stays, ends = engine.wire(), engine.wire()
+        stays.send(encode.connect(5, client_id="stays", clean=False, props=LASTING))
+        ends.send(encode.connect(5, client_id="ends"))
+        engine.settle()
+        assert kinds(stays.read()) == ["CONNACK"]
+        assert ends.read() == []
+        assert engine.client("passing").connack is not None
+        engine.commit_all()
+        assert kinds(ends.read()) == ["CONNACK"]
+
+
 def test_what_waited_before_the_trouble_leaves_after_it() -> None:
     with durable() as engine:
         reader = subscribed(engine)
