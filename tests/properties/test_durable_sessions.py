@@ -63,7 +63,7 @@ class DurableMachine(RuleBasedStateMachine):
         will=st.booleans(),
     )
     def connect(self, name: str, version: int, how: str, window: int, will: bool) -> None:
-        """`resumed`: the session is taken up, but ends with this connection. Clean starts are repeated until answered."""
+        """`resumed`: taken up, but the session ends with this connection. A clean start is repeated until answered."""
         books = self.books[name]
         if books.wire is not None:
             self._look()
