@@ -13,9 +13,14 @@ from dataclasses import dataclass, field
 
 from fastmq.topics import matches
 from tests.inprocess import Wire
+from tests.wireclient import encode
 
 NONE, MAYBE, SURE = "none", "maybe", "sure"
 GROUP = "$share/g/j/#"
+NEVER = 604_800.0
+"""mqtt.session_expiry_max_s: what MQTT 3 gets."""
+EXPIRIES = {"lasting": 1000.0, "clean and lasting": 1000.0, "brief": 20.0, "passing": 0.0, "resumed": 0.0}
+ANSWERS = {"PUBACK": encode.PUBACK, "PUBREC": encode.PUBREC, "PUBCOMP": encode.PUBCOMP}
 
 
 @dataclass

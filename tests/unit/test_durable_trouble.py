@@ -122,6 +122,23 @@ def test_who_has_a_session_may_come_but_cannot_end_it_for_sure() -> None:
         assert kinds(ends.read()) == ["CONNACK"]
 
 
+def test_a_repeated_message_is_not_acknowledged_before_the_first_is_stored() -> None:
+    """Who comes back hears at once that its session is there, but not that its message is."""
+    with durable() as engine:
+        reader, writer = subscribed(engine), lasting(engine, "writer")
+        packet = encode.publish(5, "t", b"m", qos=2, packet_id=1)
+        writer.send(packet)
+        in_trouble(engine, FULL)
+        writer.close()
+        engine.settle()
+        writer = lasting(engine, "writer")
+        assert writer.connack is not None
+        assert writer.exchange(packet) == []
+        engine.commit_all()
+        assert kinds(writer.read()) == ["PUBREC"]
+        assert payloads(reader.drain()) == [b"m"]
+
+
 def test_what_waited_before_the_trouble_leaves_after_it() -> None:
     with durable() as engine:
         reader = subscribed(engine)
