@@ -49,7 +49,7 @@ class DurableMachine(RuleBasedStateMachine):
             self.connect(name, version, "lasting", 10, False)
             self.commit(True)
             self.subscribe(name, text)
-        self.commit(True)
+            self.commit(True)
 
     @rule(
         name=CLIENTS,
@@ -82,7 +82,7 @@ class DurableMachine(RuleBasedStateMachine):
         if will:
             payload = self._payload("W")
             self.wills.add(payload)
-            last = encode.Will("w/x", payload, 2, props=[(p.WILL_DELAY, 5)] if version == 5 else [])
+            last = encode.Will("w/x", payload, 2, props=[(p.WILL_DELAY, 5)] if version == 5 else ())
         books.wire.send(
             encode.connect(version, client_id=name, clean=books.clean, props=props, will=last, keep_alive=0)
         )
@@ -137,10 +137,10 @@ class DurableMachine(RuleBasedStateMachine):
         topic=st.sampled_from(("t/x", "t/x", "t/y", "j/x", "r/1", "r/2")),
         qos=st.sampled_from((0, 1, 1, 2, 2)),
         count=st.sampled_from((1, 1, 3)),
-        empty=st.booleans(),
         expiry=st.sampled_from((None, None, 10)),
+        stored=st.booleans(),
     )
-    def publish(self, name: str, topic: str, qos: int, count: int, empty: bool, expiry: int | None) -> None:
+    def publish(self, name: str, topic: str, qos: int, count: int, expiry: int | None, stored: bool) -> None:
         books = self.books[name]
         retain = topic.startswith("r/")
         qos = 1 if retain or topic.startswith("j/") else qos
@@ -148,11 +148,13 @@ class DurableMachine(RuleBasedStateMachine):
             free = [packet_id for packet_id in range(1, 5) if packet_id not in books.outgoing]
             if books.wire is None or not books.is_open or not free:
                 return
-            payload = b"" if retain and empty else self._payload(name)
+            payload = b"" if retain and count == 3 else self._payload(name)
             message = Outgoing(topic, payload, qos, retain)
             if qos:
                 books.outgoing[free[0]] = message
             self._send(books, free[0], message, expiry=expiry if topic[0] == "t" and books.version == 5 else None)
+        if stored:
+            self.engine.commit_all()
         self._look()
 
     @rule(name=CLIENTS, places=st.lists(st.integers(0, 9), min_size=1, max_size=5))
@@ -394,6 +396,5 @@ class DurableMachine(RuleBasedStateMachine):
 
 
 TestDurableSessions = DurableMachine.TestCase
-TestDurableSessions.settings = settings(
-    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "300")), stateful_step_count=50
-)
+EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "300"))
+TestDurableSessions.settings = settings(max_examples=EXAMPLES, stateful_step_count=50)
