@@ -77,6 +77,7 @@ class Reader:
     opened_at: int = 0  #: a SUBACK was seen then and no UNSUBSCRIBE sent since; 0: not so
     closed_at: int = 0  #: an UNSUBACK was seen then and no SUBSCRIBE sent since; 0: not so
     answered_at: int = 0  #: the last SUBACK was seen then
+    is_asking: bool = False  #: a SUBSCRIBE was sent, and neither SUBACK nor UNSUBACK seen since
     ever_asked: bool = False
     gaps: list[tuple[int, int]] = field(default_factory=list)  #: UNSUBACK seen, next SUBSCRIBE sent
     copies: dict[str, bytearray] = field(default_factory=dict)  #: by stream: how often each number came, at most 255
@@ -162,13 +163,13 @@ class Books:
         now = self._tick()
         if reader.closed_at:
             reader.gaps.append((reader.closed_at, now))
-        reader.ever_asked, reader.closed_at = True, 0
+        reader.ever_asked, reader.is_asking, reader.closed_at = True, True, 0
 
     def subscribed(self, reader: Reader) -> None:
         """SUBACK was seen: what is published from now on must arrive."""
         now = self._tick()
         self.counts["answered"] += 1
-        reader.answered_at = now
+        reader.answered_at, reader.is_asking = now, False
         if not reader.opened_at:  # the members of a group subscribe one after the other
             reader.opened_at = now
 
@@ -179,7 +180,7 @@ class Books:
 
     def unsubscribed(self, reader: Reader) -> None:
         """UNSUBACK was seen: nothing that is published from now on may arrive [MQTT-3.10.4-1]."""
-        reader.closed_at = self._tick()
+        reader.closed_at, reader.is_asking = self._tick(), False
         self.counts["answered"] += 1
 
     def arrived(self, reader: Reader, topic: str, payload: bytes) -> None:
@@ -215,7 +216,7 @@ class Books:
         highest = reader.highest.get(stream.name, 0)
         if number > highest:
             reader.highest[stream.name] = number
-        elif stream.sent_at[number - 1] < reader.answered_at:
+        elif reader.is_asking or stream.sent_at[number - 1] < reader.answered_at:
             pass  # it passed by before the SUBSCRIBE, then a crash made its publisher send it again
         elif not reader.is_group:  # its members are served side by side
             self.violation("reordered", f"{reader.name} got message {number} of {stream.name} after {highest}")

@@ -22,6 +22,10 @@ class Story:
         self.books.subscribed(self.reader)
         return self
 
+    def asked(self) -> Story:
+        self.books.subscribing(self.reader)
+        return self
+
     def unsubscribed(self) -> Story:
         self.books.unsubscribing(self.reader)
         self.books.unsubscribed(self.reader)
@@ -84,6 +88,10 @@ class Story:
         # a window that the SUBSCRIBE cut in two, sent again after a crash
         (lambda: Story().sent(2).subscribed().sent(1).arrived(3, 1, 2), {}),
         (lambda: Story().sent(1).subscribed().sent(2).arrived(3, 1, 2), {"reordered": 1}),
+        # ... and the SUBACK was lost in that crash
+        (lambda: Story().sent(2).asked().sent(1).arrived(3).crashed().arrived(1, 2), {}),
+        (lambda: Story().sent(2).asked().subscribed().sent(2).arrived(4, 3), {"reordered": 1}),
+        (lambda: Story().subscribed().asked().unsubscribed().subscribed().sent(2).arrived(2, 1), {"reordered": 1}),
         # ghosts: published after the UNSUBACK was seen
         (lambda: Story().published(1).arrived(1), {"ghosts": 1}),
         (lambda: Story().subscribed().unsubscribed().published(1).arrived(1), {"ghosts": 1}),
