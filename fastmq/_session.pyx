@@ -28,7 +28,7 @@ from fastmq._wire cimport PACKET_ID_NOT_FOUND, Publish, hash_bytes
 
 
 cdef enum:
-    AHEAD = 1024                 # queued messages whose bodies are asked back from the store at a time
+    AHEAD = 4096                 # queued messages whose bodies are asked back from the store at a time
     AHEAD_BYTES = 1048576        # of one client; less when memory is full
 
 
@@ -217,60 +217,59 @@ cdef void session_take(
         drop(s, &s.sessions.router.stats.dropped_memory)
 
 
+cdef inline uint32_t n_due(const Session* s) noexcept nogil:
+    return s.queue.n + (s.resend.n - s.resend.at if s.resend != NULL else 0)
+
+
+cdef Delivery* due(Session* s, uint32_t i) noexcept nogil:
+    """What is due to the client as the i-th, of n_due: first what it has not acknowledged; NULL when it has, since."""
+    cdef uint32_t n = s.resend.n - s.resend.at if s.resend != NULL else 0
+    if i < n:
+        return window_get(&s.window, (<uint16_t*> (<uint8_t*> s.resend + sizeof(Resend)))[s.resend.at + i])
+    return queue_at(&s.queue, i - n)
+
+
+cdef void wait(Session* s) noexcept nogil:
+    if not s.waiting:
+        s.waiting = 1
+        s.next_waiting = s.sessions.waiting
+        s.sessions.waiting = s
+
+
 cdef void want_bodies(Session* s) noexcept nogil:
     """Asks the store for the messages that are due next; the session goes on when they are there."""
     cdef Sessions* all = s.sessions
-    cdef Journal* j = &all.router.journal
-    cdef uint16_t* ids
     cdef Delivery* d
-    cdef uint32_t i
     cdef int64_t bytes = 0, bytes_max = 1 if router_full(all.router) else AHEAD_BYTES
-    if s.resend != NULL:
-        ids = <uint16_t*> (<uint8_t*> s.resend + sizeof(Resend))
-        for i in range(s.resend.at, min(s.resend.n, s.resend.at + AHEAD)):
-            d = window_get(&s.window, ids[i])
-            if d != NULL and is_away(d) and bytes < bytes_max:
-                bytes += d.stored.size
-                journal_want(j, d.stored)
-    for i in range(min(s.queue.n, AHEAD)):
-        d = queue_at(&s.queue, i)
-        if bytes >= bytes_max:
-            break
-        bytes += delivery_size(d)
-        if is_away(d):
-            journal_want(j, d.stored)
-    if not s.waiting:
-        s.waiting = 1
-        s.next_waiting = all.waiting
-        all.waiting = s
+    if s.waiting and due(s, 0).stored.wanted:
+        return                   # it is on its way, and so is what follows it
+    s.ahead = 0
+    while s.ahead < min(n_due(s), AHEAD) and bytes < bytes_max:
+        d = due(s, s.ahead)
+        s.ahead += 1
+        if d != NULL:
+            bytes += delivery_size(d)
+            if is_away(d):
+                journal_want(&all.router.journal, d.stored)
+    s.ahead_low = s.ahead // 2
+    wait(s)
 
 
-cdef void take_bodies(Session* s) noexcept nogil:
-    """Takes what the store has brought back for this session."""
-    cdef uint16_t* ids
+cdef bint take_bodies(Session* s) noexcept nogil:
+    """Takes what the store has brought back for this session. True: more of what it wants is to come."""
     cdef Delivery* d
     cdef uint32_t i
-    if s.resend != NULL:
-        ids = <uint16_t*> (<uint8_t*> s.resend + sizeof(Resend))
-        for i in range(s.resend.at, min(s.resend.n, s.resend.at + AHEAD)):
-            d = window_get(&s.window, ids[i])
-            if d != NULL and is_away(d):
-                delivery_fetch(d)
-    for i in range(min(s.queue.n, AHEAD)):
-        d = queue_at(&s.queue, i)
-        if is_away(d):
-            delivery_fetch(d)
+    cdef bint more = False
+    for i in range(min(n_due(s), s.ahead)):
+        d = due(s, i)
+        if d != NULL and is_away(d) and not delivery_fetch(d) and d.stored.wanted:
+            more = True
+    return more
 
 
 cdef bint must_wait(Session* s) noexcept nogil:
     """Whether what is due next to a connected client is still only in the store."""
-    cdef Delivery* d = NULL
-    if s.link == NULL:
-        return False
-    if s.resend != NULL:
-        d = window_get(&s.window, (<uint16_t*> (<uint8_t*> s.resend + sizeof(Resend)))[s.resend.at])
-    elif s.queue.n:
-        d = queue_at(&s.queue, 0)
+    cdef Delivery* d = due(s, 0) if s.link != NULL and n_due(s) else NULL
     return d != NULL and is_away(d) and d.stored.message == NULL and not d.stored.lost
 
 
@@ -286,8 +285,6 @@ cdef void sessions_go_on(Sessions* all) noexcept nogil:
             s.next_waiting = all.waiting
             all.waiting = s
         else:
-            if s.link != NULL:
-                take_bodies(s)
             s.next_waiting = waiting
             waiting = s
         s = after
@@ -295,6 +292,8 @@ cdef void sessions_go_on(Sessions* all) noexcept nogil:
         s = waiting
         waiting = s.next_waiting
         s.waiting = 0
+        if s.link != NULL and take_bodies(s):
+            wait(s)
         session_pump(s)          # asks for more, and waits again, if it must
 
 
@@ -312,6 +311,7 @@ cdef bint pump_resend(Session* s) noexcept nogil:
         want_bodies(s)
         return False
     again.at += 1
+    s.ahead -= s.ahead != 0
     if d != NULL:
         if d.state == AWAIT_PUBCOMP:
             link_ack(s.link, 0x62, d.packet_id, 0, journal_gate(j) if d.recorded else 0)
@@ -357,7 +357,8 @@ cdef bint pump_queue(Session* s) noexcept nogil:
     s.queue.bytes -= delivery_size(d)
     delivery_release(d)
     queue_pop(&s.queue)
-    if s.queue.n > AHEAD // 2 and not s.waiting and is_away(queue_at(&s.queue, AHEAD // 2)):
+    s.ahead -= s.ahead != 0
+    if s.ahead <= s.ahead_low and not s.waiting and s.queue.n > s.ahead and is_away(queue_at(&s.queue, s.ahead)):
         want_bodies(s)           # in time: the client has half of them to go on with
     return True
 
