@@ -3,7 +3,7 @@
 
 Window: what was sent and is not finished. A ring keyed by packet id, allocated on first use, doubled as far as the
 peer's Receive Maximum asks. ReceiveSet: the packet ids of QoS 2 publishes that await PUBREL, a bitmap in 16 lazy pages.
-Queue: deliveries that wait for the window, oldest first.
+Queue: deliveries that wait for the window, oldest first: a ring; a long one in blocks, so that it never stops to grow.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastmq._journal cimport Stored
@@ -41,9 +41,12 @@ cdef struct Window:
     uint64_t last_position       # of the session's deliveries, queued ones too
     uint16_t last_id
 
+cdef enum:
+    BLOCK = 1024                 # deliveries
+
 cdef struct Queue:
     Ledger* ledger
-    Delivery* ring
+    void* ring                   # up to BLOCK: Delivery*, cap of them; beyond: Delivery**, blocks of them, NULL if unused
     uint32_t cap                 # a power of two, 0 = none yet
     uint32_t head
     uint32_t n
@@ -55,7 +58,10 @@ cdef struct ReceiveSet:
     uint32_t used
 
 cdef inline Delivery* queue_at(Queue* q, uint32_t i) noexcept nogil:
-    return q.ring + ((q.head + i) & (q.cap - 1))
+    cdef uint32_t at = (q.head + i) & (q.cap - 1)
+    if q.cap <= BLOCK:
+        return <Delivery*> q.ring + at
+    return (<Delivery**> q.ring)[at >> 10] + (at & (BLOCK - 1))
 
 cdef inline bint is_away(const Delivery* d) noexcept nogil:
     """Whether the message is only in the store."""

@@ -166,7 +166,20 @@ cdef void window_clear(Window* w) noexcept nogil:
 
 # -- queue -------------------------------------------------------------------------------------------------------------
 
-cdef bint queue_grow(Queue* q) noexcept nogil:
+cdef Delivery* block_new(Queue* q) noexcept nogil:
+    cdef Delivery* block = <Delivery*> malloc(BLOCK * sizeof(Delivery))
+    if block != NULL:
+        charge(q.ledger, BLOCK * sizeof(Delivery))
+    return block
+
+
+cdef void block_free(Queue* q, Delivery* block) noexcept nogil:
+    if block != NULL:
+        q.ledger.bytes -= <int64_t> BLOCK * sizeof(Delivery)
+        free(block)
+
+
+cdef bint ring_grow(Queue* q) noexcept nogil:
     cdef uint32_t cap = q.cap * 2 if q.cap else 8, i
     cdef Delivery* ring = <Delivery*> malloc(cap * sizeof(Delivery))
     if ring == NULL:
@@ -181,10 +194,50 @@ cdef bint queue_grow(Queue* q) noexcept nogil:
     return True
 
 
+cdef bint blocks_grow(Queue* q) noexcept nogil:
+    """Makes room for twice as many blocks. They stay where they are, but for the one in which the ring begins."""
+    cdef uint32_t blocks = q.cap >> 10, first = q.head >> 10, before = q.head & (BLOCK - 1), i
+    cdef Delivery** grown = <Delivery**> calloc(blocks * 2, sizeof(void*))
+    if grown == NULL:
+        return False
+    if before:                   # ... and ends: that part moves to a block of its own
+        grown[blocks] = block_new(q)
+        if grown[blocks] == NULL:
+            free(grown)
+            return False
+    if q.cap == BLOCK:           # the ring itself becomes the first block
+        grown[0] = <Delivery*> q.ring
+        charge(q.ledger, 2 * sizeof(void*))
+    else:
+        for i in range(blocks):
+            grown[i] = (<Delivery**> q.ring)[(first + i) & (blocks - 1)]
+        charge(q.ledger, blocks * sizeof(void*))
+        free(q.ring)
+    if before:
+        memcpy(grown[blocks], grown[0], before * sizeof(Delivery))
+    q.ring = grown
+    q.cap *= 2
+    q.head = before
+    return True
+
+
+cdef bint room_at(Queue* q, uint32_t i) noexcept nogil:
+    """Makes sure that there is a place for the i-th, counted from the head; False: out of memory."""
+    cdef Delivery** block
+    if q.cap <= BLOCK:
+        return True
+    block = <Delivery**> q.ring + (((q.head + i) & (q.cap - 1)) >> 10)
+    if block[0] == NULL:
+        block[0] = block_new(q)
+    return block[0] != NULL
+
+
 cdef Delivery* queue_push(Queue* q) noexcept nogil:
     """A zeroed record at the end; the caller fills it and adds the message's size to q.bytes. NULL: out of memory."""
     cdef Delivery* d
-    if q.n == q.cap and not queue_grow(q):
+    if q.n == q.cap and not (ring_grow(q) if q.cap < BLOCK else blocks_grow(q)):
+        return NULL
+    if not room_at(q, q.n):
         return NULL
     d = queue_at(q, q.n)
     q.n += 1
@@ -194,7 +247,9 @@ cdef Delivery* queue_push(Queue* q) noexcept nogil:
 
 cdef Delivery* queue_push_front(Queue* q) noexcept nogil:
     cdef Delivery* d
-    if q.n == q.cap and not queue_grow(q):
+    if q.n == q.cap and not (ring_grow(q) if q.cap < BLOCK else blocks_grow(q)):
+        return NULL
+    if not room_at(q, q.cap - 1):
         return NULL
     q.head = (q.head - 1) & (q.cap - 1)
     q.n += 1
@@ -203,18 +258,32 @@ cdef Delivery* queue_push_front(Queue* q) noexcept nogil:
     return d
 
 
+cdef void ring_free(Queue* q) noexcept nogil:
+    cdef uint32_t i
+    if q.cap <= BLOCK:
+        q.ledger.bytes -= <int64_t> q.cap * sizeof(Delivery)
+    else:
+        for i in range(q.cap >> 10):
+            block_free(q, (<Delivery**> q.ring)[i])
+        q.ledger.bytes -= <int64_t> (q.cap >> 10) * sizeof(void*)
+    free(q.ring)
+    q.ring = NULL
+    q.cap = 0
+    q.head = 0
+
+
 cdef void queue_pop(Queue* q) noexcept nogil:
     """Removes the first record; what it held must have been moved or released, its size taken off q.bytes."""
+    cdef uint32_t left = q.head >> 10
     q.head = (q.head + 1) & (q.cap - 1)
     q.n -= 1
     if q.n == 0:
         q.bytes = 0
         if q.cap > 64:
-            q.ledger.bytes -= <int64_t> q.cap * sizeof(Delivery)
-            free(q.ring)
-            q.ring = NULL
-            q.cap = 0
-            q.head = 0
+            ring_free(q)
+    elif q.cap > BLOCK and (q.head & (BLOCK - 1)) == 0 and ((q.head + q.n - 1) & (q.cap - 1)) >> 10 != left:
+        block_free(q, (<Delivery**> q.ring)[left])
+        (<Delivery**> q.ring)[left] = NULL
 
 
 cdef void queue_clear(Queue* q) noexcept nogil:
@@ -222,12 +291,8 @@ cdef void queue_clear(Queue* q) noexcept nogil:
     for i in range(q.n):
         delivery_release(queue_at(q, i))
     if q.cap:
-        q.ledger.bytes -= <int64_t> q.cap * sizeof(Delivery)
-    free(q.ring)
-    q.ring = NULL
-    q.cap = 0
+        ring_free(q)
     q.n = 0
-    q.head = 0
     q.bytes = 0
 
 
@@ -339,4 +404,47 @@ cdef class InflightProbe:
     @property
     def bytes(self) -> int:
         """Bytes in the window."""
+        return self._ledger.bytes
+
+
+cdef class QueueProbe:
+    """A queue of its own, of numbers, for the tests."""
+
+    cdef Queue _queue
+    cdef Ledger _ledger
+
+    def __cinit__(self) -> None:
+        memset(&self._queue, 0, sizeof(Queue))
+        memset(&self._ledger, 0, sizeof(Ledger))
+        self._queue.ledger = &self._ledger
+
+    def __dealloc__(self) -> None:
+        queue_clear(&self._queue)
+
+    def push(self, uint64_t number, bint front=False) -> None:
+        """Adds a number at the end, or at the front."""
+        cdef Delivery* d = queue_push_front(&self._queue) if front else queue_push(&self._queue)
+        if d == NULL:
+            raise MemoryError("no memory for the queue")
+        d.position = number
+
+    def pop(self) -> int:
+        """Takes the first number out."""
+        if self._queue.n == 0:
+            raise IndexError("the queue is empty")
+        cdef uint64_t number = queue_at(&self._queue, 0).position
+        queue_pop(&self._queue)
+        return number
+
+    def clear(self) -> None:
+        """Takes all of them out."""
+        queue_clear(&self._queue)
+
+    def numbers(self) -> list:
+        """All of them, the first one first."""
+        return [queue_at(&self._queue, i).position for i in range(self._queue.n)]
+
+    @property
+    def bytes(self) -> int:
+        """What the ledger says that the queue takes."""
         return self._ledger.bytes
