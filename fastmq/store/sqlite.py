@@ -30,7 +30,7 @@ from fastmq.store.loading import Loading, Progress
 
 FOLD_BYTES: Final = 4 * 1024 * 1024
 FOLD_AGE_S: Final = 1.0
-FOLD_MAX_BYTES: Final = 8 * 1024 * 1024
+FOLD_MAX_BYTES: Final = 2 * 1024 * 1024
 """Of batches that are folded at a time; a fold may take ten times this in memory."""
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 FREE_BYTES: Final = 4 * 1024 * 1024
