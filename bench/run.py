@@ -77,13 +77,13 @@ def repeatable(words: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "bench", *kept])
 
 
-def write_into(page: Path, figures: str) -> None:
-    """Replace the figures between the marks of a Markdown page."""
+def write_into(page: Path, figures: str, mark: str = BEGIN) -> None:
+    """Replace the figures between the mark and the END of a Markdown page."""
     text = page.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(BEGIN)
+    head, begin, rest = text.partition(mark)
     _, end, tail = rest.partition(END)
     if not (begin and end):
-        raise click.ClickException(f"{page} has no place for figures: {BEGIN} ... {END}")
+        raise click.ClickException(f"{page} has no place for figures: {mark} ... {END}")
     page.write_text(f"{head}{begin}\n{figures}{end}{tail}", encoding="utf-8")
 
 

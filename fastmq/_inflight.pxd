@@ -46,7 +46,7 @@ cdef enum:
 
 cdef struct Queue:
     Ledger* ledger
-    void* ring                   # up to BLOCK: Delivery*, cap of them; beyond: Delivery**, blocks of them, NULL if unused
+    void* ring                   # up to BLOCK: Delivery*, cap of them; beyond: Delivery**, NULL if unused
     uint32_t cap                 # a power of two, 0 = none yet
     uint32_t head
     uint32_t n

@@ -238,19 +238,18 @@ cdef void wait(Session* s) noexcept nogil:
 
 cdef void want_bodies(Session* s) noexcept nogil:
     """Asks the store for the messages that are due next; the session goes on when they are there."""
-    cdef Sessions* all = s.sessions
+    cdef Router* r = s.sessions.router
     cdef Delivery* d
-    cdef int64_t bytes = 0, bytes_max = 1 if router_full(all.router) else AHEAD_BYTES
+    cdef int64_t bytes = 0, bytes_max = 1 if router_full(r) else AHEAD_BYTES
     if s.waiting and due(s, 0).stored.wanted:
         return                   # it is on its way, and so is what follows it
     s.ahead = 0
     while s.ahead < min(n_due(s), AHEAD) and bytes < bytes_max:
         d = due(s, s.ahead)
         s.ahead += 1
-        if d != NULL:
-            bytes += delivery_size(d)
-            if is_away(d):
-                journal_want(&all.router.journal, d.stored)
+        bytes += delivery_size(d) if d != NULL else 0
+        if d != NULL and is_away(d):
+            journal_want(&r.journal, d.stored)
     s.ahead_low = s.ahead // 2
     wait(s)
 
@@ -289,8 +288,7 @@ cdef void sessions_go_on(Sessions* all) noexcept nogil:
             waiting = s
         s = after
     while waiting != NULL:
-        s = waiting
-        waiting = s.next_waiting
+        s, waiting = waiting, waiting.next_waiting
         s.waiting = 0
         if s.link != NULL and take_bodies(s):
             wait(s)
@@ -622,6 +620,7 @@ cdef void session_leave(Session* s, Member* m) noexcept nogil:
     if s.link != NULL:
         m.group.online -= 1
     group_leave(m.group, m)
+    s.sessions.router.ledger.bytes -= <int64_t> sizeof(Member)
     free(m)
 
 

@@ -10,7 +10,7 @@ from fastmq._inflight cimport (
 from fastmq._journal cimport (
     Journal, REC_GROUP, REC_GROUP_GONE, record_delivery, record_done, record_one, record_text,
 )
-from fastmq._message cimport message_ref, message_size, message_store
+from fastmq._message cimport charge, message_ref, message_size, message_store
 from fastmq._router cimport message_parts, pub_message
 from fastmq._table cimport (
     table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
@@ -76,6 +76,7 @@ cdef Group* group_make(
         free(g)
         return NULL
     table_put(&gs.table, g)
+    charge(&gs.router.ledger, <int64_t> sizeof(Group) + n)
     return g
 
 
@@ -87,6 +88,7 @@ cdef void group_free(Group* g) noexcept nogil:
     trie_remove_all(gs.router.trie, &g.base.owner)
     table_drop(&gs.table, g)
     queue_clear(&g.queue)
+    gs.router.ledger.bytes -= <int64_t> sizeof(Group) + g.name_len + <int64_t> g.cap * sizeof(void*)
     free(g.members)
     free(g)
 
@@ -100,6 +102,7 @@ cdef bint group_join(Group* g, Member* m) noexcept nogil:
             if g.n == 0:
                 group_free(g)
             return False
+        charge(&g.groups.router.ledger, <int64_t> (g.cap + 2) * sizeof(void*))
         g.members = grown
         g.cap = g.cap * 2 + 2
     m.group = g

@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """See _subscribe.pxd. Rules: MQTT 5, sections 3.8, 3.10 and 4.8.2."""
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from fastmq._journal cimport REC_UNSUBSCRIBED, record_subscribed, record_text
+from fastmq._message cimport charge
 from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_get
 from fastmq._session cimport RETAINED_DUE, Sessions, session_leave, session_take
 from fastmq._share cimport Group, Member, group_find, group_join, group_keep, group_make, share_prefix
@@ -36,6 +38,7 @@ cdef Member* session_share(
         if m == NULL or g == NULL or not group_join(g, m):
             free(m)
             return NULL
+        charge(&s.sessions.router.ledger, <int64_t> sizeof(Member))
         m.who = &s.base
         m.take = session_take
         m.next_of_session = s.memberships

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import load
+from bench import excerpt, load
 from bench.results import FAULTS, Run, Summary, summarise
 from bench.rivals import DURABLE, FASTMQ, RIVALS, running
 from bench.run import BEGIN, END, compared, write_into
@@ -236,3 +236,9 @@ def test_every_scenario_is_one_that_the_generator_knows() -> None:
             if word.startswith("--") or word.isalpha():
                 assert word in usage, f"{scenario.name}: {word}"
     assert all(name in SCENARIOS for rival in RIVALS.values() for name in rival.too_slow_for)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_history() -> None:
+    """If this fails after a bench: `python -m bench.excerpt`."""
+    page = excerpt.PAGE.read_text("utf-8")
+    assert f"{excerpt.MARK}\n{excerpt.text()}{END}" in page

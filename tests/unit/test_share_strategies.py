@@ -120,3 +120,17 @@ def test_a_full_group_queue_drops_and_counts() -> None:
         publish(engine, engine.client("p"), "t", 10)
         assert [message.payload for message in member.drain()] == [b"t %d" % i for i in range(1, 7)]
         assert engine.hub.stats()["dropped_queue_full"] == 4
+
+
+def test_groups_count_as_memory_while_they_last() -> None:
+    with Engine() as engine:
+        members = [engine.client(f"m{i}") for i in range(20)]
+        before = engine.hub.stats()["memory_bytes"]
+        for member in members:
+            member.subscribe("$share/g/t/#", 1)
+        assert engine.hub.stats()["memory_bytes"] > before + 20 * 32
+        for member in members:
+            member.send(encode.unsubscribe(5, 2, ["$share/g/t/#"]))
+        engine.settle()
+        assert engine.hub.stats()["subscriptions"] == 0
+        assert engine.hub.stats()["memory_bytes"] <= before + 2048, "the tables of names may stay as large as they were"
