@@ -11,8 +11,12 @@ _PART: Final = re.compile(_BARE_OR_QUOTED)
 
 
 def line_numbers(text: str) -> dict[str, int]:
-    """Dotted key -> line, counted from 1; for every table and every assignment. Inline tables count as one."""
+    """Dotted key -> line, counted from 1; for every table and every assignment. Inline tables count as one.
+
+    The tables of a list have their place in the key: `listen.1.url` for the second.
+    """
     found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     table: tuple[str, ...] = ()
     inside = ""  # the quotes of the multi-line string that the line is in
     for number, line in enumerate(text.splitlines(), start=1):
@@ -22,6 +26,11 @@ def line_numbers(text: str) -> dict[str, int]:
         if header := _TABLE.fullmatch(line):
             table = _parts(header[1])
             found.setdefault(".".join(table), number)
+            if line.lstrip().startswith("[["):
+                listed = ".".join(table)
+                table = (*table, str(counts.setdefault(listed, 0)))
+                counts[listed] += 1
+                found.setdefault(".".join(table), number)
         elif assignment := _ASSIGNMENT.match(line):
             path = (*table, *_parts(assignment[1]))
             for depth in range(1, len(path) + 1):

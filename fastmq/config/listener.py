@@ -3,7 +3,9 @@
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+from fastmq.config.setting import setting
 
 SCHEMES: Final = ("tcp",)
 DEFAULT_PORT: Final = 1883
@@ -22,6 +24,13 @@ class Listener:
     """A host name, or an IPv4 or IPv6 address without brackets."""
     port: int
     """0: any free port."""
+    name: str = setting("", help="What it is called in the log and by rules; empty: its address.")
+    auth: tuple[str, ...] = setting(
+        (), item="passwords", help="The steps of `auth.chain` that are taken here, by their names; empty: all of them."
+    )
+    allow_anonymous: Literal["", "yes", "no"] = setting(
+        "", choices=("", "yes", "no"), help="Overrides `auth.allow_anonymous` here."
+    )
 
     @classmethod
     def parse(cls, url: str) -> "Listener":
@@ -52,6 +61,11 @@ class Listener:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def title(self) -> str:
+        """Its name, or else its address."""
+        return self.name or str(self)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

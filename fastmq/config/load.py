@@ -3,17 +3,17 @@
 Every problem is found before the start is refused, each with the place and the key to mend.
 """
 
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fastmq.config import values
+from fastmq.config import tables, values
 from fastmq.config.lines import line_numbers, line_of
-from fastmq.config.schema import Config, Declared, declared, sections
+from fastmq.config.schema import Config, declared, sections
+from fastmq.config.tables import did_you_mean
 from fastmq.errors import ConfigError, Problem
 
 DEFAULT: Final = "default"
@@ -67,7 +67,7 @@ class _Gathering:
     def add_file(self, path: Path) -> None:
         try:
             text = path.read_text("utf-8")
-            tables = tomllib.loads(text)
+            parsed = tomllib.loads(text)
         except OSError as error:
             self.problems.append(Problem(str(path), "", f"cannot read the settings: {error.strerror}"))
         except UnicodeDecodeError as error:
@@ -76,17 +76,17 @@ class _Gathering:
         except tomllib.TOMLDecodeError as error:
             self.problems.append(_toml_problem(path, text, str(error)))
         else:
-            self._add_tables(tables, lambda key: f"{path}:{line_of(line_numbers(text), key)}")
+            self._add_tables(parsed, lambda key: f"{path}:{line_of(line_numbers(text), key)}")
 
-    def _add_tables(self, tables: dict[str, Any], where: Callable[[str], str]) -> None:
-        for name, given in tables.items():
+    def _add_tables(self, parsed: dict[str, Any], where: Callable[[str], str]) -> None:
+        for name, given in parsed.items():
             if name not in sections():
-                self._add(name, given, where(name), values.from_toml)
+                self._add(name, given, where)
             elif not isinstance(given, dict):
                 self._refuse(where(name), name, f"is a section: write [{name}] above its settings")
             else:
                 for key, value in given.items():
-                    self._add(f"{name}.{key}", value, where(f"{name}.{key}"), values.from_toml)
+                    self._add(f"{name}.{key}", value, where)
 
     def add_environment(self, environment: Mapping[str, str]) -> None:
         known = {each.environment: each.key for each in self.settings.values()}
@@ -94,32 +94,40 @@ class _Gathering:
             if not variable.startswith(ENVIRONMENT_PREFIX):
                 continue
             if variable in known:
-                self._add(known[variable], text, variable, values.from_text)
+                self._add_text(known[variable], text, variable)
             elif "__" in variable:  # others, FASTMQ_CONFIG for one, are not settings
-                self._refuse(variable, "", "no such setting" + _did_you_mean(variable, known))
+                self._refuse(variable, "", "no such setting" + did_you_mean(variable, known))
 
     def add_flags(self, flags: Sequence[Flag]) -> None:
         for flag in flags:
-            self._add(flag.key, flag.text, flag.where, values.from_text)
+            self._add_text(flag.key, flag.text, flag.where)
 
-    def _add(self, key: str, given: Any, where: str, read: Callable[[Declared, Any], object]) -> None:
+    def _add_text(self, key: str, text: str, where: str) -> None:
+        self._add(key, text, lambda _: where, is_text=True)
+
+    def _add(self, key: str, given: Any, where: Callable[[str], str], is_text: bool = False) -> None:
         if key not in self.settings:
-            self._refuse(where, key, self._unknown(key, given))
+            self._refuse(where(key), key, self._unknown(key, given))
             return
+        declared = self.settings[key]
+        room = tables if declared.setting.tables else values
         try:
-            self.values[key] = read(self.settings[key], given)
-            self.origins[key] = where
+            self.values[key] = (room.from_text if is_text else room.from_toml)(declared, given)
+            self.origins[key] = where(key)
+        except tables.ItemError as error:
+            place = f"{key}.{error.at}.{error.key}".rstrip(".")
+            self._refuse(where(place), f"{key}[{error.at}]" + (f".{error.key}" if error.key else ""), str(error))
         except ValueError as error:
-            self._refuse(where, key, str(error))
+            self._refuse(where(key), key, str(error))
 
     def _unknown(self, key: str, given: Any) -> str:
         if "." not in key and isinstance(given, dict):
-            return "no such section" + _did_you_mean(key, sections())
+            return "no such section" + did_you_mean(key, sections())
         name = key.rpartition(".")[2]
         elsewhere = [known for known in self.settings if known.rpartition(".")[2] == name]
         if elsewhere:
             return f"no such setting; did you mean {' or '.join(elsewhere)}?"
-        return "no such setting" + _did_you_mean(key, self.settings)
+        return "no such setting" + did_you_mean(key, self.settings)
 
     def _refuse(self, where: str, key: str, message: str) -> None:
         self.problems.append(Problem(where, key, message))
@@ -139,8 +147,3 @@ def _toml_problem(path: Path, text: str, message: str) -> Problem:
     place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     line = text.count("\n") + 1 if place is None or place[1] is None else int(place[1])
     return Problem(f"{path}:{line}", "", "not TOML: " + (message if place is None else message[: place.start()]))
-
-
-def _did_you_mean(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""

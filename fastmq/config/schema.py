@@ -8,44 +8,9 @@ from typing import Any, Final, Literal, cast
 
 from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
+from fastmq.config.setting import BYTES, SIZE_MAX, U16_MAX, U32_MAX, Declared, Tables, declared_in, setting
 
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What is declared about one setting besides its default; the default's type is the setting's type."""
-
-    help: str
-    unit: str = ""
-    limits: tuple[float, float] | None = None
-    """The least and the greatest number allowed."""
-    choices: tuple[object, ...] = ()
-    """The values allowed; for a list, the items allowed."""
-    not_empty: bool = False
-    item: object = None
-    """For a list whose default is empty: an example of its items."""
-
-
-def setting(
-    default: Any,
-    *,
-    help: str,
-    unit: str = "",
-    min: float | None = None,
-    max: float | None = None,
-    choices: tuple[object, ...] = (),
-    not_empty: bool = False,
-    item: object = None,
-) -> Any:
-    limits = None if min is None or max is None else (min, max)
-    declared = Setting(help=help, unit=unit, limits=limits, choices=choices, not_empty=not_empty, item=item)
-    return field(default=default, metadata={"setting": declared})
-
-
-BYTES: Final = "bytes"
 MQTT_PACKET_MAX: Final = 268_435_460  # the largest remaining length, and the fixed header before it
-U16_MAX: Final = 65_535
-U32_MAX: Final = 4_294_967_295
-SIZE_MAX: Final = 2**63 - 1  # what the engine can count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +238,7 @@ class Config:
     listen: tuple[Listener, ...] = setting(
         (Listener("tcp", "127.0.0.1", 1883),),
         not_empty=True,
+        tables=Tables.of(Listener),
         help="Where the broker listens: `tcp://HOST:PORT`, an IPv6 address in brackets; port 0: any free port.",
     )
     mqtt: MqttSettings = field(default_factory=MqttSettings)
@@ -286,25 +252,6 @@ class Config:
     log: LogSettings = field(default_factory=LogSettings)
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A setting found in the schema: where it is, and what was declared about it."""
-
-    section: str
-    """Empty at the top level."""
-    name: str
-    default: Any
-    setting: Setting
-
-    @property
-    def key(self) -> str:
-        return f"{self.section}.{self.name}" if self.section else self.name
-
-    @property
-    def environment(self) -> str:
-        return "FASTMQ_" + self.key.replace(".", "__").upper()
-
-
 def sections() -> dict[str, type[Any]]:
     """The sections of Config by name, in their order."""
     return {item.name: cast(type[Any], item.default_factory) for item in fields(Config) if not item.metadata}
@@ -312,11 +259,7 @@ def sections() -> dict[str, type[Any]]:
 
 def declared() -> dict[str, Declared]:
     """Every setting by its key, in the order of the schema."""
-    found = [_declared("", item) for item in fields(Config) if "setting" in item.metadata]
+    found = declared_in(Config)
     for section, settings in sections().items():
-        found += [_declared(section, item) for item in fields(settings)]
+        found += declared_in(settings, section)
     return {each.key: each for each in found}
-
-
-def _declared(section: str, item: Any) -> Declared:
-    return Declared(section, item.name, item.default, item.metadata["setting"])

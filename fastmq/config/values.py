@@ -1,11 +1,12 @@
 """From what a person wrote to the value of a setting, or to a sentence that says what is wrong with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from typing import Any, Final
 
 from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
-from fastmq.config.schema import SIZE_MAX, Declared, Setting
+from fastmq.config.setting import SIZE_MAX, Declared, Setting, declared_in
 
 WORDS: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -18,9 +19,9 @@ def from_toml(declared: Declared, given: object) -> object:
     if not isinstance(declared.default, tuple):
         return _checked(declared, _typed(declared.default, given))
     if not isinstance(given, list):
-        raise ValueError(f"must be a list, not {_shown(given)}")
+        raise ValueError(f"must be a list, not {given_shown(given)}")
     items = [_checked(declared, _typed(_item(declared), item)) for item in given]
-    return _checked_list(declared, items)
+    return checked_list(declared, items)
 
 
 def from_text(declared: Declared, given: str) -> object:
@@ -31,7 +32,7 @@ def from_text(declared: Declared, given: str) -> object:
     if not isinstance(declared.default, tuple):
         return _checked(declared, _read(declared.default, given))
     items = [_checked(declared, _read(_item(declared), item.strip())) for item in given.split(",") if item.strip()]
-    return _checked_list(declared, items)
+    return checked_list(declared, items)
 
 
 def _item(declared: Declared) -> object:
@@ -43,6 +44,8 @@ def shown(value: object) -> str:
     """A value as TOML writes it."""
     if isinstance(value, tuple):
         return "[" + ", ".join(map(shown, value)) + "]"
+    if is_table(value):
+        return "{ " + ", ".join(f"{key} = {shown(each)}" for key, each in entries(value)) + " }"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -59,10 +62,28 @@ def _toml_character(character: str) -> str:
     return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
 
 
+def is_table(value: object) -> bool:
+    """Whether it is an item of a list of tables, and one that is more than a text."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return False
+    return hasattr(value, "told") or any(getattr(value, each.name) != each.default for each in declared_in(type(value)))
+
+
+def entries(table: Any) -> Iterator[tuple[str, object]]:
+    """What a table says that is not its default, in the order of its declaration; secrets as `***`."""
+    yield table.told if hasattr(table, "told") else ("url", str(table))
+    for each in declared_in(type(table)):
+        value = getattr(table, each.name)
+        if value != each.default:
+            yield each.name, "***" if each.setting.secret else value
+
+
 def plain(value: object) -> object:
-    """A value as JSON has it: listeners and rules as text."""
+    """A value as JSON has it: listeners and rules as text, tables as objects."""
     if isinstance(value, tuple):
         return [plain(item) for item in value]
+    if is_table(value):
+        return {key: plain(each) for key, each in entries(value)}
     return str(value) if isinstance(value, Listener | TopicDurability) else value
 
 
@@ -93,7 +114,7 @@ def _typed(like: object, given: object) -> object:
         return like.parse(given)
     if type(given) is kind:
         return given
-    raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {_shown(given)}")
+    raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {given_shown(given)}")
 
 
 def _read(like: object, text: str) -> object:
@@ -119,7 +140,7 @@ _READERS: Final[dict[type, Callable[[str], Any]]] = {
 def _checked(declared: Declared, value: object) -> object:
     rule = declared.setting
     if rule.choices and value not in rule.choices:
-        raise ValueError(f"must be one of {', '.join(map(shown, rule.choices))}, not {_shown(value)}")
+        raise ValueError(f"must be one of {', '.join(map(shown, rule.choices))}, not {given_shown(value)}")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("must not have the null character")
     if rule.limits and isinstance(value, int | float) and not rule.limits[0] <= value <= rule.limits[1]:  # nor NaN
@@ -127,7 +148,11 @@ def _checked(declared: Declared, value: object) -> object:
     return value
 
 
-def _checked_list(declared: Declared, items: list[object]) -> tuple[object, ...]:
+def checked_list(declared: Declared, items: list[object]) -> tuple[object, ...]:
+    """The items of a list, if it may be like that.
+
+    :raises ValueError: it is empty, or an item is in it twice.
+    """
     if declared.setting.not_empty and not items:
         raise ValueError("must not be empty")
     for at, item in enumerate(items):
@@ -136,7 +161,8 @@ def _checked_list(declared: Declared, items: list[object]) -> tuple[object, ...]
     return tuple(items)
 
 
-def _shown(given: object) -> str:
+def given_shown(given: object) -> str:
+    """What was given, for a sentence that says that it is wrong."""
     if isinstance(given, dict):
         return "a table"
     if isinstance(given, list):

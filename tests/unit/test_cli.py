@@ -70,7 +70,7 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
         (["--set", "mqtt.maximum_qos"], "--set: mqtt.maximum_qos: write it as section.key=value"),
         (
             ["--listen", "ws://a:1"],
-            "--listen: listen: 'ws://a:1': ws:// is not supported; this version listens on tcp://",
+            "--listen: listen[0]: 'ws://a:1': ws:// is not supported; this version listens on tcp://",
         ),
     ],
 )

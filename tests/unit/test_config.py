@@ -107,7 +107,7 @@ def test_the_later_place_wins_and_is_remembered(write: Write) -> None:
         ("[queue]\nbytes_max = 1", "fastmq.toml:2: queue.bytes_max: must be 1024 or more bytes, not 1"),
         ("[queue]\ndrop = 'all'", 'fastmq.toml:2: queue.drop: must be one of "newest", "oldest", not "all"'),
         ("listen = 'tcp://a:1'", 'fastmq.toml:1: listen: must be a list, not "tcp://a:1"'),
-        ("listen = [1]", "fastmq.toml:1: listen: must be an address like tcp://127.0.0.1:1883, not 1"),
+        ("listen = [1]", "fastmq.toml:1: listen[0]: must be an address like tcp://127.0.0.1:1883, not 1"),
         ("[listen]", "fastmq.toml:1: listen: must be a list, not a table"),
         ("mqtt = 1", "fastmq.toml:1: mqtt: is a section: write [mqtt] above its settings"),
         ("[[mqtt]]", "fastmq.toml:1: mqtt: is a section: write [mqtt] above its settings"),
@@ -291,3 +291,42 @@ def test_the_example_in_the_docs_is_what_defaults_are(write: Write) -> None:
     loaded = load(write(reference.example(declared().values())))
     assert loaded.config == Config()
     assert "default" not in loaded.origins.values()
+
+
+def test_a_listener_may_be_a_table(write: Write) -> None:
+    text = 'listen = ["tcp://[::1]:1", { url = "tcp://0.0.0.0:2", name = "devices", allow_anonymous = "no" }]'
+    first, second = load(write(text)).config.listen
+    assert (str(first), first.title) == ("tcp://[::1]:1", "tcp://[::1]:1")
+    assert (str(second), second.title, second.allow_anonymous) == ("tcp://0.0.0.0:2", "devices", "no")
+    assert shown(load(write(text)).config.listen) == text.removeprefix("listen = ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '[[listen]]\nname = "a"',
+            "fastmq.toml:1: listen[0].url: must be set, to an address like tcp://127.0.0.1:1883",
+        ),
+        (
+            '[[listen]]\nurl = "tcp://a"\n[[listen]]\nurl = "tcp://b"\nnam = "x"',
+            "fastmq.toml:5: listen[1].nam: no such setting; did you mean name?",
+        ),
+        (
+            '[[listen]]\nurl = "tcp://a"\nallow_anonymous = true',
+            "fastmq.toml:3: listen[0].allow_anonymous: must be a text, not true",
+        ),
+        ("listen = [[]]", "fastmq.toml:1: listen[0]: must be an address like tcp://127.0.0.1:1883, not a list"),
+        ("listen = 5", "fastmq.toml:1: listen: must be a list, not 5"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_line_and_key(write: Write, text: str, expected: str) -> None:
+    assert problems(write(text)) == [expected]
+
+
+def test_tables_come_as_json_too() -> None:
+    text = '[{"url": "tcp://127.0.0.1:1", "name": "devices"}, "tcp://127.0.0.1:2"]'
+    listen = load(None, {"FASTMQ_LISTEN": text}).config.listen
+    assert [each.title for each in listen] == ["devices", "tcp://127.0.0.1:2"]
+    with pytest.raises(ConfigError, match=r"FASTMQ_LISTEN: listen: is no JSON"):
+        load(None, {"FASTMQ_LISTEN": text[:-3]})

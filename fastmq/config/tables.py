@@ -1,0 +1,127 @@
+"""Settings that are lists of tables: `[[listen]]`, `[[auth.chain]]`."""
+
+import difflib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastmq.config import values
+from fastmq.config.setting import Declared, Tables, declared_in
+
+SECRET_MAX_BYTES = 65_536
+
+
+class ItemError(ValueError):
+    """A key of one item is wrong."""
+
+    def __init__(self, at: int, key: str, message: str) -> None:
+        super().__init__(message)
+        self.at = at
+        self.key = key
+        """Empty: the item as a whole."""
+
+
+def from_toml(declared: Declared, given: object) -> object:
+    """The items that a TOML file gives.
+
+    :raises ItemError: a key of an item is wrong. ValueError: it is no such list.
+    """
+    tables = declared.setting.tables
+    assert tables is not None
+    if isinstance(given, str) or not isinstance(given, list):
+        raise ValueError(f"must be a list, not {values.given_shown(given)}")
+    items: list[object] = []
+    for at, each in enumerate(given):
+        try:
+            items.append(_item(tables, each))
+        except ItemError as error:
+            raise ItemError(at, error.key, str(error)) from None
+        except ValueError as error:
+            raise ItemError(at, "", str(error)) from None
+    return values.checked_list(declared, items)
+
+
+def from_text(declared: Declared, given: str) -> object:
+    """The items that an environment variable or a flag gives: a JSON array, or texts between commas.
+
+    :raises ItemError: a key of an item is wrong. ValueError: it is no such list.
+    """
+    if given.lstrip().startswith("["):
+        try:
+            parsed = json.loads(given)
+        except ValueError as error:
+            if "{" in given:
+                raise ValueError(f"is no JSON: {error}") from None
+        else:
+            return from_toml(declared, parsed)
+    return from_toml(declared, [part.strip() for part in given.split(",") if part.strip()])
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`; did you mean KNOWN?`, or nothing."""
+    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _item(tables: Tables, given: object) -> object:
+    if not tables.told_by:
+        kind = tables.kinds[""]
+        if isinstance(given, str):
+            return kind.parse(given)
+        if not isinstance(given, dict):
+            raise ValueError(f"must be an address like tcp://127.0.0.1:1883, not {values.given_shown(given)}")
+        if not isinstance(given.get("url"), str):
+            raise ItemError(0, "url", "must be set, to an address like tcp://127.0.0.1:1883")
+        return _filled(kind, kind.parse(given["url"]), given, "url")
+    if not isinstance(given, dict):
+        raise ValueError(f"must be a table, not {values.given_shown(given)}")
+    told = given.get(tables.told_by)
+    if not isinstance(told, str) or told not in tables.kinds:
+        known = ", ".join(tables.kinds)
+        guess = did_you_mean(told, tables.kinds) if isinstance(told, str) else ""
+        raise ItemError(0, tables.told_by, f"must be one of {known}" + guess)
+    kind = tables.kinds[told]
+    return _filled(kind, kind(), given, tables.told_by)
+
+
+def _filled(kind: type[Any], start: Any, given: dict[str, object], besides: str) -> object:
+    known = {each.name: each for each in declared_in(kind)}
+    options: dict[str, object] = {}
+    for key, value in given.items():
+        if key == besides:
+            continue
+        if key not in known:
+            raise ItemError(0, key, "no such setting" + did_you_mean(key, known))
+        try:
+            options[key] = _value(known[key], value)
+        except ValueError as error:
+            raise ItemError(0, key, str(error)) from None
+    for each in known.values():
+        if each.setting.not_empty and not options.get(each.name, each.default):
+            raise ItemError(0, each.name, "must be set")
+    return replace(start, **options)
+
+
+def _value(declared: Declared, given: object) -> object:
+    value = values.from_toml(declared, given)
+    return _revealed(value) if declared.setting.secret and isinstance(value, str) else value
+
+
+def _revealed(text: str) -> str:
+    """A secret, from the file or the variable that the settings name, or as they have it."""
+    how, colon, what = text.partition(":")
+    if colon and how == "env":
+        if what not in os.environ:
+            raise ValueError(f"the environment has no {what}")
+        return os.environ[what]
+    if colon and how == "file":
+        try:
+            with Path(what).open("rb") as file:
+                return file.read(SECRET_MAX_BYTES).decode().strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ValueError(f"cannot read {what}: {reason}") from None
+    return text
