@@ -482,6 +482,11 @@ cdef class Hub:
         peer_text(c.fd, text, sizeof(text))
         return (<bytes> text).decode()
 
+    def listener(self, uint64_t id) -> int:
+        """The number of the listener that a connection came through; 0 when it is gone."""
+        cdef Conn* c = core_find(&self._core, id)
+        return c.listener if c != NULL else 0
+
     def is_open(self, uint64_t id) -> bool:
         """Whether this connection still is."""
         return core_find(&self._core, id) != NULL

@@ -10,9 +10,10 @@ from collections.abc import Coroutine, Sequence
 from fastmq import logs
 from fastmq._codec import decode_connect, encode
 from fastmq._hub import Hub
+from fastmq.broker.deadlines import Deadlines
 from fastmq.broker.exchanges import Exchanges
 from fastmq.config.schema import Config
-from fastmq.contracts import Authenticator, Credentials
+from fastmq.contracts import Authentication, Authenticator, Credentials
 from fastmq.errors import ProtocolError
 from fastmq.packets import Connack, Connect, Properties, Publish, Will
 from fastmq.reasons import Reason
@@ -27,9 +28,11 @@ ACCEPTED_V311 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")  # the second with Se
 class Refusal(Exception):
     """The CONNECT is answered with this reason."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, why: str = "") -> None:
         super().__init__(reason.name)
         self.reason = reason
+        self.why = why
+        """For the log; the client hears no more than the reason."""
 
 
 class Handshake:
@@ -43,6 +46,8 @@ class Handshake:
         self._exchanges = exchanges
         self._log = logs.get("broker") if config.log.connections else None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners = config.listen
+        self._deadlines = Deadlines(hub)
         self._cache: dict[tuple[int | None, int | None], tuple[bytes, bytes]] = {}
 
     def on_connect(self, conn: int, body: bytes) -> None:
@@ -66,11 +71,11 @@ class Handshake:
             elif self._authenticators:
                 self._later(conn, connect, self._authenticate(conn, connect, is_bridge))
             else:
-                if not self._config.auth.allow_anonymous:
+                if not self._allows_anonymous(conn):
                     raise Refusal(Reason.NOT_AUTHORIZED)
                 self._accept(conn, connect, Properties(), is_bridge)
         except Refusal as refusal:
-            self._refuse(conn, connect, refusal.reason)
+            self._refuse(conn, connect, refusal.reason, refusal.why)
 
     # -- is it acceptable? ---------------------------------------------------------------------------------------------
 
@@ -109,7 +114,12 @@ class Handshake:
             password=connect.password,
             peer=self._hub.peer(conn),
             version=connect.version,
+            listener=self._listeners[self._hub.listener(conn)].title,
         )
+
+    def _allows_anonymous(self, conn: int) -> bool:
+        here = self._listeners[self._hub.listener(conn)].allow_anonymous
+        return here == "yes" if here else self._config.auth.allow_anonymous
 
     async def _authenticate(self, conn: int, connect: Connect, is_bridge: bool) -> None:
         credentials = self._credentials(conn, connect)
@@ -117,12 +127,25 @@ class Handshake:
             answer = await authenticator.authenticate(credentials)
             if answer is not None:
                 if answer.reason >= 0x80:
-                    raise Refusal(answer.reason)
+                    raise Refusal(answer.reason, answer.why)
+                self._known(conn, connect, answer)
                 self._accept(conn, connect, Properties(), is_bridge)
                 return
-        if connect.username is not None or not self._config.auth.allow_anonymous:
-            raise Refusal(Reason.BAD_USER_NAME_OR_PASSWORD if connect.username is not None else Reason.NOT_AUTHORIZED)
+        if connect.username is not None:
+            raise Refusal(Reason.BAD_USER_NAME_OR_PASSWORD, "nobody knows this user")
+        if not self._allows_anonymous(conn):
+            raise Refusal(Reason.NOT_AUTHORIZED, "it is anonymous")
         self._accept(conn, connect, Properties(), is_bridge)
+
+    def _known(self, conn: int, connect: Connect, answer: Authentication) -> None:
+        """Takes over what an authenticator found out about a client that it lets in."""
+        if answer.client_id is not None:
+            connect.client_id = answer.client_id
+            self._check(connect)
+        if answer.username is not None:
+            connect.username = answer.username
+        if answer.expires_at is not None and not self._deadlines.set(conn, answer.expires_at):
+            raise Refusal(Reason.NOT_AUTHORIZED, "what it showed has expired")
 
     async def _enhanced(self, conn: int, connect: Connect) -> None:
         answer = await self._exchanges.run(conn, connect, self._credentials(conn, connect))
@@ -139,13 +162,14 @@ class Handshake:
         try:
             await work
         except Refusal as refusal:
-            self._refuse(conn, connect, refusal.reason)
+            self._refuse(conn, connect, refusal.reason, refusal.why)
         except Exception:
             logs.get("broker").exception("an authenticator failed; the client is refused", client=connect.client_id)
             self._refuse(conn, connect, Reason.SERVER_UNAVAILABLE)
 
     async def close(self) -> None:
         """Gives up on clients that are still being authenticated."""
+        self._deadlines.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -244,7 +268,7 @@ class Handshake:
 
     # -- no ------------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, conn: int, connect: Connect, reason: Reason) -> None:
+    def _refuse(self, conn: int, connect: Connect, reason: Reason, why: str = "") -> None:
         answer = Properties()
         if reason in (Reason.USE_ANOTHER_SERVER, Reason.SERVER_MOVED):
             answer.server_reference = self._mqtt.server_reference or None
@@ -254,7 +278,9 @@ class Handshake:
         else:
             self._hub.close_connection(conn)
         if self._log is not None:
-            self._log.info("client refused", client=connect.client_id, peer=self._hub.peer(conn), reason=reason.name)
+            peer = self._hub.peer(conn)
+            more = {"detail": why} if why else {}
+            self._log.info("client refused", client=connect.client_id, peer=peer, reason=reason.name, **more)
 
     def _refuse_undecoded(self, conn: int, body: bytes, error: ProtocolError) -> None:
         """Answers a CONNECT that is wrong in itself as far as its version can be told; else only closes."""

@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast
 
+from fastmq.config import auth
 from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
 from fastmq.config.setting import BYTES, SIZE_MAX, U16_MAX, U32_MAX, Declared, Tables, declared_in, setting
@@ -216,6 +217,11 @@ class AuthSettings:
     """Who may connect."""
 
     allow_anonymous: bool = setting(True, help="Whether clients may connect without being known.")
+    chain: tuple[auth.Step, ...] = setting(
+        (),
+        tables=Tables.of(*auth.KINDS),
+        help="The steps by which clients are known. Each lets in, refuses, or leaves the client to the next one.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,52 @@
+"""From the settings to the chain."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from fastmq.auth.chain import Chain, Step
+from fastmq.auth.password_file import PasswordFileError
+from fastmq.auth.passwords import Passwords
+from fastmq.auth.work import Work
+from fastmq.config.auth import PasswordFile
+from fastmq.config.schema import Config
+from fastmq.contracts import Authenticator
+from fastmq.errors import ConfigError, Problem
+
+
+def build_chain(config: Config, work: Work) -> Chain | None:
+    """The steps that the settings ask for; None when they ask for none.
+
+    :raises ConfigError: one cannot work like that.
+    """
+    steps: list[Step] = []
+    problems: list[Problem] = []
+    for at, settings in enumerate(config.auth.chain):
+        name = settings.name or settings.told[1]
+        if any(step.name == name for step in steps):
+            problems.append(Problem("settings", f"auth.chain[{at}].name", f"{name} is the name of another step, too"))
+            continue
+        try:
+            authenticator = MAKERS[type(settings)](settings, work)
+        except ValueError as error:
+            problems.append(Problem("settings", f"auth.chain[{at}]", str(error)))
+            continue
+        steps.append(Step(name, authenticator, settings.timeout_s, settings.cache_ttl_s))
+    known = {step.name for step in steps}
+    for at, listener in enumerate(config.listen):
+        for name in listener.auth:
+            if name not in known and not problems:
+                problems.append(Problem("settings", f"listen[{at}].auth", f"auth.chain has no step {name}"))
+    if problems:
+        raise ConfigError(problems)
+    return Chain(steps, {each.title: each.auth for each in config.listen}) if steps else None
+
+
+def _passwords(settings: PasswordFile, work: Work) -> Authenticator:
+    try:
+        return Passwords(Path(settings.path), work)
+    except PasswordFileError as error:
+        raise ValueError(str(error)) from None
+
+
+MAKERS: Final[dict[type, Callable[[Any, Work], Authenticator]]] = {PasswordFile: _passwords}
