@@ -3,6 +3,8 @@
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from fastmq._wire cimport filter_matches
+
 cdef enum:
     BATCH_MIN = 65536
     BATCH_KEPT = 4194304         # bytes of room that an emptied batch keeps
@@ -113,33 +115,13 @@ cdef uint32_t journal_ask(Journal* j) noexcept nogil:
 
 # -- levels ------------------------------------------------------------------------------------------------------------
 
-cdef bint matches(const uint8_t* filter, uint32_t n, const uint8_t* topic, uint32_t m) noexcept nogil:
-    """Whether a valid filter matches a topic [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1]."""
-    cdef uint32_t f = 0, t = 0
-    if m and topic[0] == b"$" and n and (filter[0] == b"#" or filter[0] == b"+"):
-        return False
-    while f < n:
-        if filter[f] == b"#":
-            return True
-        if filter[f] == b"+":
-            while t < m and topic[t] != b"/":
-                t += 1
-            f += 1
-        elif t < m and filter[f] == topic[t]:
-            f += 1
-            t += 1
-        else:
-            return t == m and n - f == 2 and filter[f] == b"/" and filter[f + 1] == b"#"
-    return t == m
-
-
 cdef uint8_t journal_level(Journal* j, const uint8_t* topic, uint32_t n) noexcept nogil:
     """How messages of a topic are kept: a Durability."""
     cdef uint32_t i
     if not j.on or (n >= 5 and memcmp(topic, b"$SYS/", 5) == 0):
         return KEPT_NOT          # what the broker says of itself is said anew
     for i in range(j.n_rules):
-        if matches(j.rules[i].filter, j.rules[i].len, topic, n):
+        if filter_matches(j.rules[i].filter, j.rules[i].len, topic, n):
             return j.rules[i].level
     return j.level
 

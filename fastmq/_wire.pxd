@@ -157,5 +157,6 @@ cdef inline uint32_t hash_bytes(const uint8_t* p, uint32_t n) noexcept nogil:
 cdef bint utf8_valid(const uint8_t* p, uint32_t n) noexcept nogil
 cdef int check_topic_name(const uint8_t* p, uint32_t n, uint32_t levels_max) noexcept nogil
 cdef int check_filter(const uint8_t* p, uint32_t n, uint32_t levels_max, bint* has_wildcard) noexcept nogil
+cdef bint filter_matches(const uint8_t* filter, uint32_t n, const uint8_t* topic, uint32_t m) noexcept nogil
 cdef int parse_publish(uint8_t first, uint8_t* body, uint32_t n, int version, Publish* out) noexcept nogil
 cdef int skip_property(const uint8_t* p, const uint8_t* end) noexcept nogil

@@ -107,6 +107,26 @@ cdef int check_filter(const uint8_t* p, uint32_t n, uint32_t levels_max, bint* h
     return TOPIC_FILTER_INVALID if levels > levels_max else 0
 
 
+cdef bint filter_matches(const uint8_t* filter, uint32_t n, const uint8_t* topic, uint32_t m) noexcept nogil:
+    """Whether a valid filter matches a topic [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1]."""
+    cdef uint32_t f = 0, t = 0
+    if m and topic[0] == b"$" and n and (filter[0] == b"#" or filter[0] == b"+"):
+        return False
+    while f < n:
+        if filter[f] == b"#":
+            return True
+        if filter[f] == b"+":
+            while t < m and topic[t] != b"/":
+                t += 1
+            f += 1
+        elif t < m and filter[f] == topic[t]:
+            f += 1
+            t += 1
+        else:
+            return t == m and n - f == 2 and filter[f] == b"/" and filter[f + 1] == b"#"
+    return t == m
+
+
 cdef int skip_property(const uint8_t* p, const uint8_t* end) noexcept nogil:
     """Bytes of the property at p, its id included; -1 when it is unknown, truncated or its UTF-8 is bad."""
     cdef uint32_t n = <uint32_t> (end - p), first, second, ignored

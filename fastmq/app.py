@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from fastmq import logs
+from fastmq.auth.build import build_chain
+from fastmq.auth.work import Work
 from fastmq.broker.worker import Worker
 from fastmq.config.schema import Config
-from fastmq.errors import StartError, StoreError
+from fastmq.errors import ConfigError, StartError, StoreError
 from fastmq.store.loading import Progress
 from fastmq.store.sqlite import SqliteStore, no_progress
 
@@ -70,7 +72,12 @@ async def _serve(config: Config, store: SqliteStore | None) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    worker = Worker(config, store=store)
+    work = Work()
+    try:
+        chain = build_chain(config, work)
+    except ConfigError as error:
+        raise StartError(str(error)) from error
+    worker = Worker(config, authenticators=(chain,) if chain is not None else (), store=store)
     broken = False
 
     def on_broken() -> None:
@@ -84,4 +91,5 @@ async def _serve(config: Config, store: SqliteStore | None) -> int:
         log.info("what must last is kept", file=store.path, durability=config.store.durability)
     await stop.wait()
     await worker.stop()
+    work.close()
     return 1 if broken else 0

@@ -87,6 +87,10 @@ class Worker:
         enhanced: Sequence[EnhancedAuthenticator] = (),
         store: Store | None = None,
     ) -> None:
+        if config.auth.chain and not authenticators:
+            raise StartError(
+                "auth.chain is for `fastmq serve`; a program gives its authenticators"
+            )
         self.config = config
         self._store = store
         self._commits: Commits | None = None
