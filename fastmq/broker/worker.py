@@ -88,9 +88,7 @@ class Worker:
         store: Store | None = None,
     ) -> None:
         if config.auth.chain and not authenticators:
-            raise StartError(
-                "auth.chain is for `fastmq serve`; a program gives its authenticators"
-            )
+            raise StartError("auth.chain is for `fastmq serve`; a program gives its authenticators")
         self.config = config
         self._store = store
         self._commits: Commits | None = None
