@@ -42,7 +42,7 @@ cdef struct Window:
     uint16_t last_id
 
 cdef enum:
-    BLOCK = 1024                 # deliveries
+    BLOCK = 1024                 # deliveries: 1 << 10
 
 cdef struct Queue:
     Ledger* ledger

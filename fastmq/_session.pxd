@@ -44,7 +44,7 @@ cdef struct Session:
     uint32_t hash
     uint32_t n_memberships
     uint32_t dropped             # messages for this session that were dropped
-    uint32_t ahead               # of its queue, from the first on: asked back from the store, or never away
+    uint32_t ahead               # of what is due, from the first on: asked back from the store, or never away
     uint32_t ahead_low           # with so many left it is time to ask for more
     uint16_t send_max            # QoS 1/2 in flight to the client
     uint16_t id_len

@@ -11,16 +11,12 @@ from fastmq.packets import Properties
 from fastmq.reasons import Reason
 
 __all__ = [
-    "AccessRule",
     "Authentication",
     "Authenticator",
-    "Authorizer",
     "BrokerPort",
-    "Certificate",
     "Credentials",
     "EnhancedAuthenticator",
     "Exchange",
-    "Identity",
     "Message",
     "Store",
 ]
@@ -54,20 +50,6 @@ class BrokerPort(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
-    """What a client's certificate says; the listener has verified it."""
-
-    common_name: str
-    subject: str
-    """RFC 4514, most specific part first: `CN=gate-7,O=Example`."""
-    names: tuple[str, ...] = ()
-    """Subject alternative names as text: DNS names, e-mail addresses, URIs, IP addresses."""
-    serial: int = 0
-    fingerprint: str = ""
-    """SHA-256 in lower-case hexadecimal."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
     """What a CONNECT, and the connection it came on, offer to prove who it is."""
 
@@ -79,33 +61,11 @@ class Credentials:
     version: int
     listener: str = ""
     """The name of the listener it came through."""
-    certificate: Certificate | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Of the WebSocket upgrade, names in lower case; a cookie is in there."""
 
     @property
     def address(self) -> str:
-        """The client's IP address without its port; empty for a Unix socket."""
+        """The client's IP address without its port."""
         return self.peer.rpartition(":")[0].strip("[]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessRule:
-    """One line of an access control list; the first that matches a topic and an action decides."""
-
-    allow: bool
-    filters: tuple[str, ...]
-    """Topic filters, placeholders such as `${clientid}` filled in; `eq sport/#` means the text itself."""
-    publish: bool = True
-    """Whether it speaks about publishing."""
-    subscribe: bool = True
-    """Whether it speaks about subscribing."""
-    qos: tuple[int, ...] = ()
-    """Only these; empty: any."""
-    retain: bool | None = None
-    """Only messages with, or without, the retain flag; None: both."""
-    place: str = ""
-    """Where it is written, for the log: `acl.conf:12`, `jwt`, `redis`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,33 +73,12 @@ class Authentication:
     """An authenticator's answer; `reason` SUCCESS lets the client in."""
 
     reason: Reason = Reason.SUCCESS
-    username: str | None = None
-    """Who the client is found to be; None: who it said."""
     client_id: str | None = None
     """The client identifier to use instead of the client's own; None: its own."""
-    groups: tuple[str, ...] = ()
-    is_superuser: bool = False
-    """No access control list applies to it."""
     expires_at: float | None = None
-    """Unix time at which the client is disconnected; None: never."""
-    rules: tuple[AccessRule, ...] = ()
-    """Come before every other access control list."""
+    """Unix time at which the client is disconnected (0x87); None: never."""
     why: str = ""
     """For the log, never for the client: what was wrong, or which step let it in."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who a connected client is, for access control lists and limits."""
-
-    client_id: str
-    username: str | None = None
-    address: str = ""
-    listener: str = ""
-    certificate: Certificate | None = None
-    groups: tuple[str, ...] = ()
-    is_superuser: bool = False
-    rules: tuple[AccessRule, ...] = ()
 
 
 @runtime_checkable
@@ -148,14 +87,6 @@ class Authenticator(Protocol):
 
     async def authenticate(self, credentials: Credentials) -> Authentication | None:
         """The verdict, or None to leave it to the next authenticator."""
-        ...
-
-
-class Authorizer(Protocol):
-    """A source of access control lists."""
-
-    async def rules(self, identity: Identity) -> Sequence[AccessRule]:
-        """The lines that concern this client, in their order. Asked once when it connects, and after a reload."""
         ...
 
 

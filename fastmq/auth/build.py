@@ -34,9 +34,14 @@ def build_chain(config: Config, work: Work) -> Chain | None:
         steps.append(Step(name, authenticator, settings.timeout_s, settings.cache_ttl_s))
     known = {step.name for step in steps}
     for at, listener in enumerate(config.listen):
-        for name in listener.auth:
-            if name not in known and not problems:
-                problems.append(Problem("settings", f"listen[{at}].auth", f"auth.chain has no step {name}"))
+        if any(each.title == listener.title and each.auth != listener.auth for each in config.listen[:at]):
+            message = f"{listener.title} is also the name of one with another `auth`; give each its own"
+            problems.append(Problem("settings", f"listen[{at}].name", message))
+        problems += [
+            Problem("settings", f"listen[{at}].auth", f"auth.chain has no working step {name}")
+            for name in listener.auth
+            if name not in known
+        ]
     if problems:
         raise ConfigError(problems)
     return Chain(steps, {each.title: each.auth for each in config.listen}) if steps else None

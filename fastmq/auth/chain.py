@@ -30,17 +30,6 @@ log = logs.get("auth")
 
 
 @dataclass(slots=True)
-class Counts:
-    """What a step has done so far."""
-
-    allowed: int = 0
-    refused: int = 0
-    passed_on: int = 0
-    failed: int = 0
-    remembered: int = 0
-
-
-@dataclass(slots=True)
 class Step:
     """One authenticator of a chain. Times are seconds."""
 
@@ -50,7 +39,6 @@ class Step:
     cache_ttl_s: float = 0.0
     """How long its answers are remembered; 0: not at all."""
     clock: Callable[[], float] = time.monotonic
-    counts: Counts = field(default_factory=Counts)
     _cache: OrderedDict[bytes, tuple[float, Authentication | None]] = field(default_factory=OrderedDict)
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     _asking: int = 0
@@ -61,7 +49,6 @@ class Step:
         """The verdict of this step; None: it leaves the client to the next one."""
         key = self._key(credentials) if self.cache_ttl_s else b""
         if key and (found := self._cache.get(key)) is not None and found[0] > self.clock():
-            self.counts.remembered += 1
             return found[1]
         if self._failures >= FAILURES_MAX:
             if self.clock() < self._pause_until:
@@ -85,30 +72,19 @@ class Step:
         finally:
             self._asking -= 1
         self._failures = 0
-        self._count(answer)
         if key:
             self._remember(key, answer)
         return answer
 
-    def _count(self, answer: Authentication | None) -> None:
-        if answer is None:
-            self.counts.passed_on += 1
-        elif answer.reason >= 0x80:
-            self.counts.refused += 1
-        else:
-            self.counts.allowed += 1
-
     def _refused(self, why: str, reason: Reason = Reason.SERVER_UNAVAILABLE) -> Authentication:
-        self.counts.failed += 1
         log.rarely(
             "error", self.name, "a step of authentication failed; clients are refused", step=self.name, reason=why
         )
         return Authentication(reason=reason, why=f"{self.name}: {why}")
 
     def _key(self, credentials: Credentials) -> bytes:
-        """Stands for the credentials; nobody can get back to a password from it, not even from a core dump's cache."""
+        """Stands for the credentials, and for the version of what they were checked against."""
         digest = hashlib.blake2b(key=self._secret, digest_size=24)
-        certificate = credentials.certificate.fingerprint if credentials.certificate is not None else ""
         for part in (
             str(getattr(self.authenticator, "version", 0)),
             credentials.client_id,
@@ -116,8 +92,6 @@ class Step:
             credentials.password,
             credentials.address,
             credentials.listener,
-            certificate,
-            *(f"{name}:{value}" for name, value in credentials.headers.items()),
         ):
             data = part.encode() if isinstance(part, str) else part
             digest.update(b"-" if data is None else len(data).to_bytes(4, "big") + data)

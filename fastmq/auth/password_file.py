@@ -1,9 +1,5 @@
 """Password files as mosquitto_passwd writes them: a line `user:hash` each; `#` begins a comment."""
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,13 +45,13 @@ def parse(text: str, where: str) -> dict[str, str]:
         user, colon, hash = line.partition(":")
         place = f"{where}:{number}"
         if not colon or not user:
-            raise PasswordFileError(f"{place}: must be USER:HASH; `fastmq passwd` writes such lines")
+            raise PasswordFileError(f"{place}: must be USER:HASH; mosquitto_passwd writes such lines")
         if len(user.encode()) > USER_MAX_BYTES or "\0" in user:
             raise PasswordFileError(f"{place}: no client can have this user name")
         if user in users:
             raise PasswordFileError(f"{place}: {user} is in it twice")
         if not hash.startswith("$"):
-            raise PasswordFileError(f"{place}: has a password in the clear; `fastmq passwd -U {where}` hashes them")
+            raise PasswordFileError(f"{place}: has a password in the clear; `mosquitto_passwd -U {where}` hashes them")
         try:
             hashes.check(hash)
         except hashes.BadHash as error:
@@ -83,25 +79,3 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise PasswordFileError(f"{path}:{line}: is not UTF-8") from None
-
-
-def write(path: Path, users: Mapping[str, str]) -> None:
-    """Replaces the file at once, or not at all; a new one can be read by its owner only. Raises OSError."""
-    text = "".join(f"{user}:{hash}\n" for user, hash in users.items())
-    folder = path.resolve().parent
-    handle, name = tempfile.mkstemp(prefix=path.name, dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            before = path.stat()
-            os.chmod(name, before.st_mode & 0o777)
-            if os.geteuid() == 0:
-                os.chown(name, before.st_uid, before.st_gid)
-        os.replace(name, path.resolve())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

@@ -1,5 +1,6 @@
 """Users and passwords from a file, which is read again when it changes."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Final
 
 from fastmq import logs
 from fastmq.auth import hashes, password_file
-from fastmq.auth.password_file import PasswordFileError
+from fastmq.auth.password_file import PasswordFileError, Stamp
 from fastmq.auth.work import Work
 from fastmq.contracts import Authentication, Credentials
 from fastmq.reasons import Reason
@@ -30,14 +31,21 @@ class Passwords:
         self._path = path
         self._work = work
         self._clock = clock
-        self._stamp = password_file.stamp_of(path)
+        self._read = self._seen = password_file.stamp_of(path)
         self._users = password_file.read(path)
         self._looked_at = clock()
-        self.version = 0
-        """Rises with each change of the file."""
+        self._reading = asyncio.Lock()
+
+    @property
+    def version(self) -> Stamp | None:
+        """Of the file; looks at it. What was said of another version is worth nothing."""
+        if self._clock() - self._looked_at >= LOOK_S:
+            self._looked_at = self._clock()
+            self._seen = password_file.stamp_of(self._path)
+        return self._seen
 
     async def authenticate(self, credentials: Credentials) -> Authentication | None:
-        await self._look()
+        await self._read_again()
         user = credentials.username
         if user is None:
             return None
@@ -50,18 +58,18 @@ class Passwords:
             return Authentication(reason=Reason.BAD_USER_NAME_OR_PASSWORD, why="wrong password")
         return Authentication(why=str(self._path))
 
-    async def _look(self) -> None:
-        if self._clock() - self._looked_at < LOOK_S:
+    async def _read_again(self) -> None:
+        """Reads the file, if it is not the one that was read last."""
+        if self.version == self._read:
             return
-        self._looked_at = self._clock()
-        stamp = password_file.stamp_of(self._path)
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._users = await self._work.do(lambda: password_file.read(self._path))
-        except PasswordFileError as error:
-            log.error("the password file is wrong; the users it had before stay", reason=error)
-            return
-        self.version += 1
-        log.info("read the password file again", file=self._path, users=len(self._users))
+        async with self._reading:  # who comes meanwhile must not be measured against the old one
+            stamp = self._seen
+            if stamp == self._read:
+                return
+            try:
+                self._users = await self._work.do(lambda: password_file.read(self._path))
+            except PasswordFileError as error:
+                log.error("the password file is wrong; the users it had before stay", reason=error)
+            else:
+                log.info("read the password file again", file=self._path, users=len(self._users))
+            self._read = stamp

@@ -15,7 +15,7 @@ from typing import Any, Final, Self, overload
 
 from fastmq.broker.subscription import Subscription
 from fastmq.broker.worker import Worker
-from fastmq.config import values
+from fastmq.config import tables
 from fastmq.config.listener import Listener
 from fastmq.config.schema import Config, declared
 from fastmq.contracts import Authenticator, EnhancedAuthenticator, Message
@@ -240,8 +240,10 @@ def _changed(config: Config, settings: Mapping[str, object]) -> Config:
         try:
             if setting is None:
                 raise ValueError("no such setting")
-            value = values.from_toml(setting, list(given) if isinstance(given, tuple) else given)
+            value = tables.from_toml(setting, list(given) if isinstance(given, tuple) else given)
             changes.setdefault(setting.section, {})[setting.name] = value
+        except tables.ItemError as error:
+            problems.append(Problem("Broker()", error.place(key), str(error)))
         except ValueError as error:
             problems.append(Problem("Broker()", key, str(error)))
     if problems:

@@ -142,8 +142,6 @@ class Handshake:
         if answer.client_id is not None:
             connect.client_id = answer.client_id
             self._check(connect)
-        if answer.username is not None:
-            connect.username = answer.username
         if answer.expires_at is not None and not self._deadlines.set(conn, answer.expires_at):
             raise Refusal(Reason.NOT_AUTHORIZED, "what it showed has expired")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fastmq.config import tables, values
+from fastmq.config import tables
 from fastmq.config.lines import line_numbers, line_of
 from fastmq.config.schema import Config, declared, sections
 from fastmq.config.tables import did_you_mean
@@ -109,14 +109,12 @@ class _Gathering:
         if key not in self.settings:
             self._refuse(where(key), key, self._unknown(key, given))
             return
-        declared = self.settings[key]
-        room = tables if declared.setting.tables else values
+        read = tables.from_text if is_text else tables.from_toml
         try:
-            self.values[key] = (room.from_text if is_text else room.from_toml)(declared, given)
+            self.values[key] = read(self.settings[key], given)
             self.origins[key] = where(key)
         except tables.ItemError as error:
-            place = f"{key}.{error.at}.{error.key}".rstrip(".")
-            self._refuse(where(place), f"{key}[{error.at}]" + (f".{error.key}" if error.key else ""), str(error))
+            self._refuse(where(f"{key}.{error.at}.{error.key}".rstrip(".")), error.place(key), str(error))
         except ValueError as error:
             self._refuse(where(key), key, str(error))
 

@@ -25,7 +25,7 @@ HEAD: Final = """\
 4. flags: `--set section.key=value`, and the short ones `--listen` and `--log-level`.
 
 A list of tables, as `[[listen]]`, is given as JSON in the environment and by `--set`:
-`FASTMQ_LISTEN='[{"url": "tcp://0.0.0.0:1883", "name": "devices"}]'`. Secrets may be `file:/path`, or `env:VARIABLE`.
+`FASTMQ_LISTEN='[{"url": "tcp://0.0.0.0:1883", "name": "devices"}]'`.
 
 `fastmq check` says what the result is, and where each value came from. A setting that is wrong or unknown stops the
 start with exit code 2 and a line of the form `fastmq.toml:12: mqtt.maximum_qos: must be one of 0, 1, 2, not 3`.

@@ -48,8 +48,6 @@ class Setting:
     item: object = None
     """For a list whose default is empty: an example of its items."""
     tables: Tables | None = None
-    secret: bool = False
-    """Never shown; may be given as `file:/path` or `env:VARIABLE`."""
 
 
 def setting(
@@ -63,11 +61,10 @@ def setting(
     not_empty: bool = False,
     item: object = None,
     tables: Tables | None = None,
-    secret: bool = False,
 ) -> Any:
     """A field of settings: its default, and what is declared about it."""
     limits = None if min is None or max is None else (min, max)
-    declared = Setting(help, unit, limits, choices, not_empty, item, tables, secret)
+    declared = Setting(help, unit, limits, choices, not_empty, item, tables)
     return field(default=default, metadata={"setting": declared})
 
 

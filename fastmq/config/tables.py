@@ -1,17 +1,13 @@
-"""Settings that are lists of tables: `[[listen]]`, `[[auth.chain]]`."""
+"""Reads settings of any kind; besides those of `values`, lists of tables: `[[listen]]`, `[[auth.chain]]`."""
 
 import difflib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fastmq.config import values
 from fastmq.config.setting import Declared, Tables, declared_in
-
-SECRET_MAX_BYTES = 65_536
 
 
 class ItemError(ValueError):
@@ -23,14 +19,19 @@ class ItemError(ValueError):
         self.key = key
         """Empty: the item as a whole."""
 
+    def place(self, setting: str) -> str:
+        """`listen[1].name`, for the key of a setting."""
+        return f"{setting}[{self.at}]" + (f".{self.key}" if self.key else "")
+
 
 def from_toml(declared: Declared, given: object) -> object:
-    """The items that a TOML file gives.
+    """The value for `declared` that a TOML file gives.
 
-    :raises ItemError: a key of an item is wrong. ValueError: it is no such list.
+    :raises ItemError: a key of an item is wrong. ValueError: anything else is.
     """
     tables = declared.setting.tables
-    assert tables is not None
+    if tables is None:
+        return values.from_toml(declared, given)
     if isinstance(given, str) or not isinstance(given, list):
         raise ValueError(f"must be a list, not {values.given_shown(given)}")
     items: list[object] = []
@@ -45,18 +46,17 @@ def from_toml(declared: Declared, given: object) -> object:
 
 
 def from_text(declared: Declared, given: str) -> object:
-    """The items that an environment variable or a flag gives: a JSON array, or texts between commas.
+    """The value for `declared` that an environment variable or a flag gives: a JSON array, or texts between commas.
 
-    :raises ItemError: a key of an item is wrong. ValueError: it is no such list.
+    :raises ItemError: a key of an item is wrong. ValueError: anything else is.
     """
+    if declared.setting.tables is None:
+        return values.from_text(declared, given)
     if given.lstrip().startswith("["):
         try:
-            parsed = json.loads(given)
-        except ValueError as error:
-            if "{" in given:
-                raise ValueError(f"is no JSON: {error}") from None
-        else:
-            return from_toml(declared, parsed)
+            return from_toml(declared, json.loads(given))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"is no JSON: {error}") from None
     return from_toml(declared, [part.strip() for part in given.split(",") if part.strip()])
 
 
@@ -96,32 +96,10 @@ def _filled(kind: type[Any], start: Any, given: dict[str, object], besides: str)
         if key not in known:
             raise ItemError(0, key, "no such setting" + did_you_mean(key, known))
         try:
-            options[key] = _value(known[key], value)
+            options[key] = values.from_toml(known[key], value)
         except ValueError as error:
             raise ItemError(0, key, str(error)) from None
     for each in known.values():
         if each.setting.not_empty and not options.get(each.name, each.default):
             raise ItemError(0, each.name, "must be set")
     return replace(start, **options)
-
-
-def _value(declared: Declared, given: object) -> object:
-    value = values.from_toml(declared, given)
-    return _revealed(value) if declared.setting.secret and isinstance(value, str) else value
-
-
-def _revealed(text: str) -> str:
-    """A secret, from the file or the variable that the settings name, or as they have it."""
-    how, colon, what = text.partition(":")
-    if colon and how == "env":
-        if what not in os.environ:
-            raise ValueError(f"the environment has no {what}")
-        return os.environ[what]
-    if colon and how == "file":
-        try:
-            with Path(what).open("rb") as file:
-                return file.read(SECRET_MAX_BYTES).decode().strip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ValueError(f"cannot read {what}: {reason}") from None
-    return text

@@ -70,12 +70,12 @@ def is_table(value: object) -> bool:
 
 
 def entries(table: Any) -> Iterator[tuple[str, object]]:
-    """What a table says that is not its default, in the order of its declaration; secrets as `***`."""
+    """What a table says that is not its default, in the order of its declaration."""
     yield table.told if hasattr(table, "told") else ("url", str(table))
     for each in declared_in(type(table)):
         value = getattr(table, each.name)
         if value != each.default:
-            yield each.name, "***" if each.setting.secret else value
+            yield each.name, value
 
 
 def plain(value: object) -> object:
@@ -101,7 +101,6 @@ _TYPE_NAMES: Final[dict[type, str]] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
-    Listener: "an address like tcp://127.0.0.1:1883",
     TopicDurability: "a rule like telemetry/# = os",
 }
 
@@ -110,7 +109,7 @@ def _typed(like: object, given: object) -> object:
     kind = type(like)
     if kind is float and type(given) is int:
         return float(given)
-    if isinstance(like, Listener | TopicDurability) and type(given) is str:
+    if isinstance(like, TopicDurability) and type(given) is str:
         return like.parse(given)
     if type(given) is kind:
         return given
@@ -122,7 +121,7 @@ def _read(like: object, text: str) -> object:
     try:
         return _READERS[kind](text)
     except (KeyError, ValueError) as error:
-        if kind in (Listener, TopicDurability):
+        if kind is TopicDurability:
             raise
         raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {text!r}") from error
 
@@ -132,7 +131,6 @@ _READERS: Final[dict[type, Callable[[str], Any]]] = {
     int: int,
     float: float,
     str: str,
-    Listener: Listener.parse,
     TopicDurability: TopicDurability.parse,
 }
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from fastmq._hub import Hub
+from fastmq.broker.deadlines import Deadlines
 from fastmq.contracts import Authentication, Authenticator, Credentials
+from fastmq.errors import StartError
 from fastmq.reasons import Reason
 from fastmq.testing import BackgroundBroker
 from tests.brokerproc import await_condition
@@ -225,6 +231,99 @@ def test_who_is_refused_changes_nothing(start: Start, dial: Dial) -> None:
     assert alice.receive().payload == b"still here"
     assert wills.all() == []
     assert broker.stats()["sessions"] == 1
+
+
+# -- what a verdict may say besides ------------------------------------------------------------------------------------
+
+
+class Lets:
+    """Lets everybody in, with this answer."""
+
+    def __init__(self, **answer: Any) -> None:
+        self.answer = Authentication(**answer)
+
+    async def authenticate(self, credentials: Credentials) -> Authentication | None:
+        return self.answer
+
+
+@VERSIONS
+def test_a_client_may_be_given_another_identifier(start: Start, dial: Dial, version: int) -> None:
+    broker = start(Lets(client_id="device-7"))
+    assert dial(broker, version).connect("c").code == SUCCESS
+    assert [client.client_id for client in broker.clients()] == ["device-7"]
+
+
+def test_an_identifier_that_no_client_may_have_is_refused(start: Start, dial: Dial) -> None:
+    broker = start(Lets(client_id="x" * 30), **{"mqtt.client_id_max_bytes": 23})
+    assert dial(broker).connect("c").code == 0x85
+
+
+@VERSIONS
+def test_what_has_expired_lets_nobody_in(start: Start, dial: Dial, version: int) -> None:
+    assert dial(start(Lets(expires_at=time.time() - 1)), version).connect("c").code == code(version, NOT_AUTHORIZED)
+
+
+def test_who_shows_what_expires_is_let_go_in_time(start: Start, dial: Dial) -> None:
+    begun = time.time()
+    client = dial(start(Lets(expires_at=begun + 0.5)))
+    assert client.connect("c").code == SUCCESS
+    client.expect_disconnect(NOT_AUTHORIZED)
+    assert time.time() >= begun + 0.5
+
+
+def test_deadlines_are_kept_of_those_who_stay_only() -> None:
+    """A heap that grew with each connect would be a leak."""
+
+    class Open:
+        def __init__(self) -> None:
+            self.ids = {1}
+            self.ended: list[int] = []
+
+        def is_open(self, conn: int) -> bool:
+            return conn in self.ids
+
+        def close_connection(self, conn: int, reason: int) -> bool:
+            self.ended.append(conn)
+            return True
+
+    async def story() -> None:
+        hub, now = Open(), [100.0]
+        deadlines = Deadlines(cast(Hub, hub), lambda: now[0])
+        assert not deadlines.set(1, 100.0)
+        assert deadlines.set(1, 200.0)
+        for conn in range(2, 1000):
+            assert deadlines.set(conn, 150.0)
+        assert len(deadlines._heap) <= 65
+        now[0] = 200.0
+        deadlines.look()
+        assert hub.ended[-1] == 1
+        deadlines.close()
+
+    asyncio.run(story())
+
+
+# -- listeners ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_may_have_its_own_word_on_anonymous_clients(start: Start, dial: Dial) -> None:
+    tables: list[Any] = [{"url": "tcp://127.0.0.1:0", "name": "in", "allow_anonymous": "yes"}]
+    assert dial(start(Table(), listen=tables, **{"auth.allow_anonymous": False})).connect("c").code == SUCCESS
+    tables[0]["allow_anonymous"] = "no"
+    assert dial(start(Table(), listen=tables)).connect("c").code == NOT_AUTHORIZED
+
+
+def test_an_authenticator_is_told_the_listener(start: Start, dial: Dial) -> None:
+    table = Table()
+    dial(start(table, listen=[{"url": "tcp://127.0.0.1:0", "name": "devices"}])).connect("c")
+    assert table.asked[0].listener == "devices"
+
+
+def test_a_chain_in_the_settings_of_a_program_is_not_ignored(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StartError, match=r"auth\.chain is for `fastmq serve`"),
+        BackgroundBroker(auth__chain=[{"method": "file", "path": str(tmp_path / "users")}]),
+    ):
+        pass
 
 
 # -- meanwhile ---------------------------------------------------------------------------------------------------------

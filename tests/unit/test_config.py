@@ -14,7 +14,8 @@ from fastmq.config import Config, Listener, load, reference
 from fastmq.config.lines import line_numbers, line_of
 from fastmq.config.load import Flag
 from fastmq.config.schema import declared
-from fastmq.config.values import from_text, from_toml, plain, shown
+from fastmq.config.tables import from_text, from_toml
+from fastmq.config.values import plain, shown
 from fastmq.errors import ConfigError
 
 Write = Callable[[str], Path]

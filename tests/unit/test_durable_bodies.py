@@ -72,20 +72,41 @@ def test_many_who_come_back_at_once_do_not_fill_the_memory() -> None:
 
 
 def test_a_long_queue_is_asked_for_piece_by_piece_and_each_piece_once() -> None:
-    with durable(queue_max=10_000) as engine:
-        made = queued(engine, 3000)
-        wire = lasting(engine, window=10)
+    with durable(queue_max=20_000) as engine:
+        made = queued(engine, 10_000)
+        wire = lasting(engine, window=100)
         found: list[bytes] = []
-        asked = 0
-        while len(found) < 3000:
+        asked = slices = 0
+        while len(found) < 10_000:
             engine.commit_all()
-            asked += engine.fetch()
+            came = engine.fetch()
+            asked += came
+            slices += came > 0
             for message in messages(wire.read()):
                 found.append(message.payload)
                 wire.send(encode.ack(5, encode.PUBACK, message.packet_id))
             engine.settle()
         assert found == made
-        assert asked == 3000
+        assert asked == 10_000
+        assert 3 <= slices <= 6
+
+
+def test_large_messages_are_asked_for_many_at_a_time_too() -> None:
+    """A megabyte of them: not the next one each time that one was taken."""
+    with durable(queue_max=10_000, queue_bytes_max=1 << 30) as engine:
+        made = queued(engine, 900, 20_000)
+        wire = lasting(engine, window=1)
+        found: list[bytes] = []
+        slices = 0
+        while len(found) < 900:
+            engine.commit_all()
+            slices += engine.fetch() > 0
+            for message in messages(wire.read()):
+                found.append(message.payload)
+                wire.send(encode.ack(5, encode.PUBACK, message.packet_id))
+            engine.settle()
+        assert found == made
+        assert slices <= 60
 
 
 def test_a_lost_body_is_a_lost_message_and_nothing_more() -> None:

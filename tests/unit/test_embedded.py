@@ -154,7 +154,7 @@ def test_settings_change_a_config_and_leave_the_rest_of_it() -> None:
         ({"mqtt.receive_maximum": "5"}, r"mqtt.receive_maximum: must be a whole number"),
         ({"mqtt.no_such": 1}, r"mqtt.no_such: no such setting"),
         ({"receive_maximum": 1}, r"receive_maximum: no such setting"),
-        ({"listen": "127.0.0.1"}, r"listen: .*no address"),
+        ({"listen": "127.0.0.1"}, r"listen\[0\]: .*no address"),
         ({"listen": []}, r"listen: must not be empty"),
     ],
 )

@@ -14,9 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmq.auth import hashes, password_file
+from fastmq.auth.build import build_chain
 from fastmq.auth.chain import FAILURES_MAX, Chain, Step
 from fastmq.auth.password_file import PasswordFileError
+from fastmq.auth.passwords import Passwords
+from fastmq.auth.work import Work
+from fastmq.config.auth import PasswordFile
+from fastmq.config.listener import Listener
+from fastmq.config.schema import AuthSettings, Config
 from fastmq.contracts import Authentication, Credentials
+from fastmq.errors import ConfigError
 from fastmq.reasons import Reason
 from tests.brokerproc import running_broker
 
@@ -151,8 +158,7 @@ def connects(port: int, *arguments: str) -> int:
 
 def test_serve_asks_the_password_file(tmp_path: Path) -> None:
     users = tmp_path / "users"
-    password_file.write(users, {"ada": hashes.make(b"secret"), "bob": hashes.make(b"hunter2", CHEAP)})
-    assert users.stat().st_mode & 0o777 == 0o600
+    users.write_text(f"ada:{hashes.make(b'secret')}\nbob:{hashes.make(b'hunter2', CHEAP)}\n")
     chain = json.dumps([{"method": "file", "path": str(users)}])
     with running_broker({"auth.chain": chain, "auth.allow_anonymous": False}) as broker:
         for version in ("mqttv311", "mqttv5"):
@@ -170,3 +176,75 @@ def test_a_wrong_password_file_stops_the_start(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "auth.chain[0]" in ended.stderr
     assert "No such file" in ended.stderr
+
+
+def test_a_password_that_was_taken_away_is_refused_at_once(tmp_path: Path) -> None:
+    """Although the answer to it is remembered; and a file that becomes wrong leaves its users in."""
+    users, now = tmp_path / "users", [0.0]
+    users.write_text(f"ada:{hashes.make(b'secret', CHEAP)}\n")
+    work = Work()
+    step = Step("s", Passwords(users, work, lambda: now[0]), cache_ttl_s=300, clock=lambda: now[0])
+
+    async def reason() -> Reason | None:
+        answer = await step.ask(credentials())
+        return None if answer is None else answer.reason
+
+    async def story() -> None:
+        assert await reason() == Reason.SUCCESS
+        assert await reason() == Reason.SUCCESS
+        users.write_text("ada:nonsense\n")
+        now[0] = 2.0
+        assert await reason() == Reason.SUCCESS
+        users.write_text(f"ada:{hashes.make(b'other', CHEAP)}\n")
+        now[0] = 4.0
+        assert await asyncio.gather(*(reason() for _ in range(20))) == [Reason.BAD_USER_NAME_OR_PASSWORD] * 20
+        users.write_text("")
+        now[0] = 6.0
+        assert await reason() is None
+
+    asyncio.run(story())
+    work.close()
+
+
+def test_a_full_work_is_busy_and_breaks_nothing(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text(f"ada:{hashes.make(b'secret', CHEAP)}\n")
+    work = Work(threads=1, waiting_max=2)
+    step = Step("s", Passwords(users, work))
+
+    async def story() -> None:
+        answers = await asyncio.gather(*(step.ask(credentials()) for _ in range(20)))
+        reasons = [answer.reason for answer in answers if answer is not None]
+        assert set(reasons) == {Reason.SUCCESS, Reason.SERVER_BUSY}
+        assert reasons.count(Reason.SUCCESS) >= 2
+        answer = await step.ask(credentials())
+        assert answer is not None
+        assert answer.reason == Reason.SUCCESS
+
+    asyncio.run(story())
+    work.close()
+
+
+@pytest.mark.parametrize(
+    ("listen", "chain", "says"),
+    [
+        ((Listener("tcp", "a", 1, auth=("x",)),), (), "listen[0].auth: auth.chain has no working step x"),
+        (
+            (Listener("tcp", "a", 1, "n", ("file",)), Listener("tcp", "b", 1, "n")),
+            ("users",),
+            "listen[1].name: n is also the name of one with another `auth`",
+        ),
+        ((), ("users", "users"), "auth.chain[1].name: file is the name of another step, too"),
+        ((), ("none",), "auth.chain[0]: "),
+    ],
+)
+def test_a_chain_that_cannot_be_built_says_why(
+    tmp_path: Path, listen: tuple[Listener, ...], chain: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "users").write_text("")
+    steps = tuple(PasswordFile(path=str(tmp_path / name)) for name in chain)
+    work = Work()
+    with pytest.raises(ConfigError) as refused:
+        build_chain(Config(listen=listen, auth=AuthSettings(chain=steps)), work)
+    assert says in str(refused.value)
+    work.close()
