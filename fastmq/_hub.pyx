@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from fastmq._access cimport Access, Denied, guard_set
 from fastmq._conn cimport (
     Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
     conn_take_packet, core_find, core_wake, unlist,
@@ -22,9 +23,10 @@ from fastmq._restore cimport Restoration, restoration_end, restoration_init, res
 from fastmq._router cimport router_bytes, router_full, router_publish
 from fastmq._session cimport (
     Session, session_attach, session_due, session_end, session_find, session_id, session_new, session_opened,
-    session_resume, sessions_go_on,
+    session_pump, session_resume, sessions_go_on,
 )
 from fastmq._share cimport Strategy, groups_take_bodies
+from fastmq._subscribe cimport session_bar
 from fastmq._table cimport table_at, table_size
 from fastmq._tap cimport Tap, tap_make, taps_notify
 from fastmq._turn cimport (
@@ -100,6 +102,9 @@ cdef class Hub:
     #: from any thread, with committed() or failed()
     cdef public object on_batch
     cdef public object on_want     #: Callable[[list[int]], None] | None: messages of the store; answered with bodies()
+    #: Callable[[bytes, int, bytes, int, int], None] | None: a client was denied something: its id, 1 to publish or 2 to
+    #: subscribe, the topic (its first 128 bytes), the serial of its list, the place of the rule or -1
+    cdef public object on_denied
     cdef public object on_broken   #: Callable[[], None] | None: the journal has a gap for want of memory
     cdef bint _has_committed       # set by other threads, taken by the next turn; so are the next two
     cdef bint _has_news            # of _trouble
@@ -119,10 +124,11 @@ cdef class Hub:
         int64_t memory_max=0, uint32_t slow_after_ms=1000, uint32_t connect_timeout_ms=15000,
         str strategy="round_robin", uint32_t group_queue_max=10000, int64_t group_queue_bytes_max=1 << 24,
         uint32_t retained_max=0, int64_t retained_bytes_max=0, uint32_t retained_payload_max=0,
+        bint deny_closes=False,
     ) -> None:
         cdef Core* core = &self._core
         self.on_connect = self.on_auth = self.on_tick = self.on_gone = None
-        self.on_batch = self.on_want = self.on_broken = self._bodies = None
+        self.on_batch = self.on_want = self.on_broken = self.on_denied = self._bodies = None
         self._has_committed = self._has_news = self._restoring = False
         self._trouble = 0
         core.slow_after_ms = slow_after_ms
@@ -144,6 +150,7 @@ cdef class Hub:
         core.protocol.shared_available = shared_available
         core.protocol.ids_available = ids_available
         core.protocol.check_payload = check_payload
+        core.protocol.deny_closes = deny_closes
         core.sessions.queue_max = queue_max
         core.sessions.queue_bytes_max = queue_bytes_max
         # A limit may be large for the sake of clients that are away; one that is here needs no such backlog.
@@ -212,6 +219,8 @@ cdef class Hub:
                     core_finish(core)
             while core.gone != NULL:
                 self._gone()
+            if core.protocol.denials.n:
+                self._denied()
             if core.taps.ready != NULL:
                 taps_notify(&core.taps)
             ticked = core.ticked != 0
@@ -407,6 +416,19 @@ cdef class Hub:
             return self._core.router.journal.trouble or 0x97
         return self._core.router.journal.trouble
 
+    cdef int _denied(self) except -1:
+        cdef Denied* d
+        cdef uint32_t i, n = self._core.protocol.denials.n
+        self._core.protocol.denials.n = 0
+        if self.on_denied is None:
+            return 0
+        for i in range(n):
+            d = &self._core.protocol.denials.at[i]
+            self.on_denied(
+                (<char*> d.client_id)[:d.id_len], d.action, (<char*> d.topic)[:d.topic_len], d.serial, <int> d.rule - 1
+            )
+        return 0
+
     cdef int _gone(self) except -1:
         cdef Gone* gone = self._core.gone
         cdef bytes client_id = (<char*> gone + sizeof(Gone))[:gone.id_len]
@@ -570,6 +592,7 @@ cdef class Hub:
             return
         self._write(c, connack, journal_gate(&self._core.router.journal) if c.promises else 0)
         conn_open(c, keepalive_ms)
+        session_bar(peer_session(&c.peer))
         session_resume(peer_session(&c.peer))
         core_wake(&self._core)
 
@@ -581,6 +604,18 @@ cdef class Hub:
         self._write(c, packet)
         conn_close(c, 0x80, False)
         core_wake(&self._core)
+
+    def allow(self, uint64_t id, Access access) -> bool:
+        """Holds a connection to an access control list from now on; None: to none. False: the connection is gone."""
+        cdef Conn* c = core_find(&self._core, id)
+        if c == NULL or c.closing:
+            return False
+        guard_set(&c.peer.link.guard, access._list if access is not None else NULL)
+        if c.peer.phase == OPEN:
+            session_bar(peer_session(&c.peer))
+            session_pump(peer_session(&c.peer))
+            core_wake(&self._core)
+        return True
 
     def send(self, uint64_t id, bytes packet not None) -> bool:
         """Sends an encoded packet as it is; False when the connection is gone.

@@ -5,6 +5,7 @@ Small pieces are copied into pooled chunks; a payload of SHARE_MIN bytes or more
 message and holds a reference. A link with anything to send hangs on its wire's dirty list until it is flushed.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._access cimport Guard, guard_reads
 from fastmq._message cimport Message
 from fastmq._router cimport Image, Pub, Router
 from fastmq._wire cimport Publish
@@ -58,6 +59,7 @@ cdef struct Link:
     Link** prev_gated            # what points at this link in the list of gated ones; NULL while it is not there
     uint64_t gate                # the highest of its chunks' gates
     AliasTable* aliases          # ours towards the client; NULL when it allows none
+    Guard guard                  # what its client may publish and read
     uint32_t out_bytes
     uint32_t packet_max          # the client's Maximum Packet Size, 0 = none
     uint8_t version              # 3, 4 or 5; 0 before CONNECT
@@ -85,6 +87,10 @@ cdef void wire_clear(Wire* w) noexcept nogil
 cdef inline bint link_is_gated(const Link* l) noexcept nogil:
     """Whether the first of its output waits for a commit."""
     return l.head != NULL and l.head.gate > l.wire.router.journal.committed
+
+cdef inline bint link_reads(Link* l, const uint8_t* topic, uint32_t n) noexcept nogil:
+    """Whether a client, if one is there, may be sent what was published to this topic."""
+    return l == NULL or l.guard.list == NULL or guard_reads(&l.guard, topic, n)
 
 cdef inline void link_mark(Link* l) noexcept nogil:
     if not l.dirty:

@@ -4,6 +4,7 @@
 CONNECT and AUTH go up to Python (ESCALATE); everything else is answered here.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._access cimport Denials
 from fastmq._link cimport Link
 from fastmq._router cimport Router
 from fastmq._session cimport Session, Sessions
@@ -33,6 +34,8 @@ cdef struct Protocol:            # settings that packets are held to; one per wo
     uint8_t shared_available
     uint8_t ids_available
     uint8_t check_payload        # whether a payload that is said to be UTF-8 is looked at
+    uint8_t deny_closes          # who is denied something is disconnected
+    Denials denials
 
 cdef struct InboundAlias:
     uint8_t* topic               # owned; NULL = not set
@@ -45,6 +48,7 @@ cdef struct Peer:                # one connection, as the protocol sees it
     uint8_t phase
     uint8_t is_bridge            # protocol level 0x83 or 0x84: RSMB's and Mosquitto's bridges
     uint8_t keep_will            # DISCONNECT 0x04 [MQTT-3.14.4-3 does not apply]
+    uint8_t unwelcome            # it was denied something, and is to be disconnected
     uint8_t hold                 # memory is full: the caller pauses reading, the packet is to be given again
 
 cdef inline Session* peer_session(Peer* c) noexcept nogil:

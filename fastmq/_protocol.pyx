@@ -3,6 +3,9 @@
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
+from fastmq._access cimport (
+    MAY_PUBLISH, MAY_SUBSCRIBE, denials_add, guard_publish, guard_set, guard_subscribe, is_allowed,
+)
 from fastmq._inflight cimport receive_add, receive_drop, receive_has
 from fastmq._journal cimport (
     Journal, REC_RECEIVED, REC_RELEASED, journal_full, journal_gate, record_clock, record_packet_id,
@@ -10,7 +13,7 @@ from fastmq._journal cimport (
 from fastmq._link cimport link_ack, link_promise, link_reserve
 from fastmq._message cimport charge
 from fastmq._router cimport router_full, router_keeps, router_publish, router_strained
-from fastmq._session cimport session_pubcomp, session_pubrec, session_puback, session_pump, session_waiting
+from fastmq._session cimport session_id, session_pubcomp, session_pubrec, session_puback, session_pump, session_waiting
 from fastmq._share cimport share_prefix
 from fastmq._subscribe cimport session_subscribe, session_unsubscribe
 from fastmq._trie cimport OPT_NO_LOCAL, OPT_RETAIN_AS_PUBLISHED
@@ -60,6 +63,21 @@ cdef int resolve_alias(Peer* c, Publish* p) noexcept nogil:
     a.topic = topic
     a.len = p.topic_len
     return 0
+
+
+cdef bint may(Peer* c, uint8_t action, const uint8_t* topic, uint32_t n, uint8_t qos, bint flag) noexcept nogil:
+    """Whether the client's access control list allows it; `flag`: retained, or shared. Only for those that have one."""
+    cdef Session* s = peer_session(c)
+    cdef uint32_t result
+    if action == MAY_PUBLISH:
+        result = guard_publish(&c.link.guard, topic, n, qos, flag)
+    else:
+        result = guard_subscribe(&c.link.guard, topic, n, qos, flag)
+    if is_allowed(result):
+        return True
+    c.unwelcome = c.protocol.deny_closes
+    denials_add(&c.protocol.denials, action, &c.link.guard, result, session_id(s), s.id_len, topic, n)
+    return False
 
 
 cdef inline bint is_reserved(const Publish* p) noexcept nogil:
@@ -121,10 +139,14 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
             return GO_ON
         if c.link.version == 5 and s.received != NULL and s.received.used >= c.protocol.receive_max:
             return RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-9]
-    if is_reserved(&p):
+    if is_reserved(&p) or (
+        c.link.guard.list != NULL and not may(c, MAY_PUBLISH, p.topic, p.topic_len, p.qos, p.retain)
+    ):
         r.stats.dropped_denied += 1
         r.stats.publish_dropped += 1
         reason = NOT_AUTHORIZED
+        if c.unwelcome:
+            return reason
     elif p.utf8_payload and c.protocol.check_payload and not utf8_valid(p.payload, p.payload_len):
         r.stats.dropped_denied += 1
         r.stats.publish_dropped += 1
@@ -304,6 +326,9 @@ cdef int subscribe_one(Peer* c, const uint8_t* filter, uint32_t n, uint8_t optio
         return SHARED_NOT_SUPPORTED
     if wildcard and not c.protocol.wildcard_available:
         return WILDCARDS_NOT_SUPPORTED
+    if c.link.guard.list != NULL and not may(c, MAY_SUBSCRIBE, filter + at, n - at, options & 3, at != 0):
+        c.protocol.router.stats.subscribe_denied += 1
+        return NOT_AUTHORIZED
     if router_full(c.protocol.router):
         return QUOTA_EXCEEDED
     if s.base.durable and c.protocol.router.journal.trouble:
@@ -358,7 +383,7 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
     c.protocol.router.stats.packets_sent += 1
     if subscribe and session_waiting(peer_session(c)):
         session_pump(peer_session(c))
-    return GO_ON
+    return <int> NOT_AUTHORIZED if c.unwelcome else <int> GO_ON
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------
@@ -441,6 +466,7 @@ cdef void peer_disconnect(Peer* c, uint8_t reason) noexcept nogil:
 
 cdef void peer_clear(Peer* c) noexcept nogil:
     cdef uint32_t i
+    guard_set(&c.link.guard, NULL)
     if c.aliases != NULL:
         for i in range(c.protocol.alias_max):
             c.protocol.router.ledger.bytes -= c.aliases[i].len

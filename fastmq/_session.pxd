@@ -89,12 +89,13 @@ cdef void session_record(Session* s) noexcept nogil
 cdef void session_arm(Session* s) noexcept nogil
 cdef void sessions_go_on(Sessions* all) noexcept nogil
 cdef void session_leave(Session* s, Member* m) noexcept nogil
-cdef void session_take(
-    Subscriber* self, const Publish* p, Message* m, uint8_t qos, Member* by, const Delivery* queued
+cdef void session_drop(Session* s, uint64_t* why) noexcept nogil
+cdef bint session_send(
+    Session* s, const Publish* p, Message* m, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids,
+    void* share, const Delivery* queued
 ) noexcept nogil
 cdef void session_drop_will(Session* s) noexcept nogil
 cdef bint session_puback(Session* s, uint16_t packet_id) noexcept nogil
 cdef int session_pubrec(Session* s, uint16_t packet_id, uint8_t reason) noexcept nogil
 cdef bint session_pubcomp(Session* s, uint16_t packet_id) noexcept nogil
-cdef void sessions_init(Sessions* all, Router* router, Wheel* wheel, Wire* wire, Groups* groups) noexcept nogil
 cdef void sessions_free(Sessions* all) noexcept nogil

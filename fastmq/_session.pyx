@@ -12,15 +12,18 @@ from fastmq._journal cimport (
     Journal, REC_ENDED, REC_WILL_GONE, journal_gate, journal_want, record_delivery, record_done,
     record_one, record_session, record_state, record_subscribed, record_will,
 )
-from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_publish
-from fastmq._message cimport charge, message_expired, message_ref, message_size, message_store, message_unref
+from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_publish, link_reads
+from fastmq._message cimport (
+    charge, message_expired, message_ref, message_size, message_store, message_topic, message_unref,
+)
 from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_find
 from fastmq._router cimport Pub, message_parts, pub_message, router_full, router_publish
 from fastmq._share cimport (
     Group, group_drain, group_give_back, group_keep, group_leave, group_pull, group_record, groups_free,
+    member_load,
 )
 from fastmq._table cimport (
-    table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
+    table_at, table_drop, table_free, table_put, table_room, table_seek, table_size,
 )
 from fastmq._trie cimport Subscription, trie_find_owned, trie_remove_all
 from fastmq._wheel cimport timer_arm, timer_cancel
@@ -34,7 +37,7 @@ cdef enum:
 
 # -- delivery ----------------------------------------------------------------------------------------------------------
 
-cdef inline void drop(Session* s, uint64_t* why) noexcept nogil:
+cdef void session_drop(Session* s, uint64_t* why) noexcept nogil:
     why[0] += 1
     s.dropped += 1
     s.sessions.router.stats.publish_dropped += 1
@@ -82,7 +85,7 @@ cdef inline void finish(Session* s, Delivery* d) noexcept nogil:
     window_finish(&s.window, d)
 
 
-cdef bint send(
+cdef bint session_send(
     Session* s, const Publish* p, Message* m, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids,
     void* share, const Delivery* queued
 ) noexcept nogil:
@@ -96,7 +99,7 @@ cdef bint send(
     if d == NULL:
         return False
     if not delivery_ids(d, ids, n_ids):
-        drop(s, &s.sessions.router.stats.dropped_memory)
+        session_drop(s, &s.sessions.router.stats.dropped_memory)
         window_finish(&s.window, d)
         return True
     d.message = message_ref(m)
@@ -114,19 +117,17 @@ cdef bint send(
     return True
 
 
-cdef void enqueue(
-    Session* s, Message* m, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids
-) noexcept nogil:
+cdef void enqueue(Session* s, Message* m, uint8_t qos, bint retain, const uint32_t* ids, uint32_t n_ids) noexcept nogil:
     cdef Sessions* all = s.sessions
     cdef Journal* j = &all.router.journal
     cdef Delivery* d
     cdef int64_t size
     if m == NULL:
-        drop(s, &all.router.stats.dropped_memory)
+        session_drop(s, &all.router.stats.dropped_memory)
         return
     size = message_size(m)
     while s.queue.n and (s.queue.n >= all.queue_max or s.queue.bytes + size > all.queue_bytes_max):
-        drop(s, &all.router.stats.dropped_queue_full)
+        session_drop(s, &all.router.stats.dropped_queue_full)
         if not all.drop_oldest:
             return
         d = queue_at(&s.queue, 0)
@@ -138,7 +139,7 @@ cdef void enqueue(
     if d == NULL or not delivery_ids(d, ids, n_ids):
         if d != NULL:
             s.queue.n -= 1
-        drop(s, &all.router.stats.dropped_memory)
+        session_drop(s, &all.router.stats.dropped_memory)
         return
     d.message = message_ref(m)
     d.qos = qos
@@ -172,15 +173,18 @@ cdef void session_deliver(
     cdef Router* r = s.sessions.router
     cdef Message* m
     cdef uint8_t qos = pub.parts.qos if pub.parts.qos < sub_qos else sub_qos  # [MQTT-3.8.4-8]
+    if not link_reads(s.link, pub.parts.topic, pub.parts.topic_len):
+        r.stats.delivery_denied += 1
+        return
     if qos == 0:
         if l == NULL:
             if s.sessions.qos0_offline:
                 enqueue(s, pub_message(r, pub), 0, retain, ids, n_ids)
             else:
-                drop(s, &r.stats.dropped_offline)
+                session_drop(s, &r.stats.dropped_offline)
             return
         if l.out_bytes > l.wire.out_max:
-            drop(s, &r.stats.dropped_output_full)
+            session_drop(s, &r.stats.dropped_output_full)
             return
         if n_ids or not link_image(l, pub, retain):
             m = pub_message(r, pub) if pub.parts.payload_len >= SHARE_MIN else NULL
@@ -191,7 +195,7 @@ cdef void session_deliver(
     m = pub_message(r, pub)
     if (
         l == NULL or s.queue.n or s.resend != NULL or l.out_bytes > l.wire.out_max or m == NULL
-        or not send(s, pub.parts, m, qos, retain, ids, n_ids, NULL, NULL)
+        or not session_send(s, pub.parts, m, qos, retain, ids, n_ids, NULL, NULL)
     ):
         enqueue(s, m, qos, retain, ids, n_ids)
     if l != NULL:
@@ -203,18 +207,6 @@ cdef int64_t session_load(Subscriber* self) noexcept nogil:
     if s.link == NULL or s.link.broken or s.queue.n or s.resend != NULL or s.window.used >= s.send_max:
         return -1
     return -1 if s.link.out_bytes > s.sessions.wire.out_soft else s.window.used
-
-
-cdef void session_take(
-    Subscriber* self, const Publish* p, Message* m, uint8_t qos, Member* by, const Delivery* queued
-) noexcept nogil:
-    """One message from a shared group; session_load has just said that it fits."""
-    cdef Session* s = <Session*> self
-    cdef bint retain = p.retain and by.retain_as_published
-    if qos == 0:
-        link_publish(s.link, p, m, 0, retain, False, 0, &by.id, by.id != 0, hash_bytes(p.topic, p.topic_len), 0)
-    elif m == NULL or not send(s, p, m, qos, retain, &by.id, by.id != 0, by.group, queued):
-        drop(s, &s.sessions.router.stats.dropped_memory)
 
 
 cdef inline uint32_t n_due(const Session* s) noexcept nogil:
@@ -314,8 +306,11 @@ cdef bint pump_resend(Session* s) noexcept nogil:
         if d.state == AWAIT_PUBCOMP:
             link_ack(s.link, 0x62, d.packet_id, 0, journal_gate(j) if d.recorded else 0)
         elif d.message == NULL:
-            drop(s, &s.sessions.router.stats.dropped_lost)
+            session_drop(s, &s.sessions.router.stats.dropped_lost)
             finish(s, d)
+        elif not link_reads(s.link, message_topic(d.message), d.message.topic_len):
+            s.sessions.router.stats.delivery_denied += 1
+            give_back_one(s, d)
         else:
             message_parts(d.message, s.sessions.router.now_ms, &p)
             if not link_publish(s.link, &p, d.message, d.qos, d.retain, True, d.packet_id,
@@ -337,20 +332,23 @@ cdef bint pump_queue(Session* s) noexcept nogil:
     cdef const uint32_t* ids = d.ids + 1 if d.ids != NULL else &d.id
     cdef uint32_t n_ids = d.ids[0] if d.ids != NULL else d.id != 0
     if delivery_expired(d, r.now_ms):  # [MQTT-3.3.2-5]
-        drop(s, &r.stats.dropped_expired)
+        session_drop(s, &r.stats.dropped_expired)
         record_over(s, d)
     elif d.message == NULL and not delivery_fetch(d):
         if d.stored != NULL and not d.stored.lost:
             want_bodies(s)
             return False
-        drop(s, &r.stats.dropped_lost)
+        session_drop(s, &r.stats.dropped_lost)
+        record_over(s, d)
+    elif not link_reads(s.link, message_topic(d.message), d.message.topic_len):
+        r.stats.delivery_denied += 1
         record_over(s, d)
     else:
         message_parts(d.message, r.now_ms, &p)
         if d.qos == 0:
             link_publish(s.link, &p, d.message, 0, d.retain, False, 0, ids, n_ids, d.message.hash, 0)
             record_over(s, d)
-        elif not send(s, &p, d.message, d.qos, d.retain, ids, n_ids, NULL, d):
+        elif not session_send(s, &p, d.message, d.qos, d.retain, ids, n_ids, NULL, d):
             return False
     s.queue.bytes -= delivery_size(d)
     delivery_release(d)
@@ -365,7 +363,7 @@ cdef bint pump_groups(Session* s) noexcept nogil:
     """Takes one message from the first of its groups that has one. False: there is none, or no room for it."""
     cdef Member* m = s.memberships
     while m != NULL:
-        if m.group.queue.n and session_load(&s.base) >= 0 and group_pull(m.group, m):
+        if m.group.queue.n and member_load(m) >= 0 and group_pull(m.group, m):
             return True
         m = m.next_of_session
     return False
@@ -397,12 +395,13 @@ cdef bint pump_retained(Session* s) noexcept nogil:
         job_free(job)
         return True
     m = job.found.messages[job.at]
-    if m.current and not message_expired(m, r.now_ms):  # else its successor was delivered as a new message
+    # If it is not current, its successor was delivered as a new message.
+    if m.current and not message_expired(m, r.now_ms) and link_reads(s.link, message_topic(m), m.topic_len):
         message_parts(m, r.now_ms, &p)
         qos = m.qos if m.qos < job.qos else job.qos
         if qos == 0:
             link_publish(s.link, &p, m, 0, True, False, 0, &job.id, job.id != 0, m.hash, 0)
-        elif not send(s, &p, m, qos, True, &job.id, job.id != 0, NULL, NULL):
+        elif not session_send(s, &p, m, qos, True, &job.id, job.id != 0, NULL, NULL):
             return False
     job.at += 1
     message_unref(m)
@@ -624,6 +623,15 @@ cdef void session_leave(Session* s, Member* m) noexcept nogil:
     free(m)
 
 
+cdef void give_back_one(Session* s, Delivery* d) noexcept nogil:
+    """Ends a flight here; its group, if it has one, may send the message to others, unless its QoS is 2."""
+    if d.recorded == BY_SESSION or d.share == NULL or d.state != AWAIT_PUBACK:
+        record_over(s, d)
+    if d.share != NULL and d.state == AWAIT_PUBACK:
+        group_give_back(<Group*> d.share, d)
+    window_finish(&s.window, d)
+
+
 cdef void give_back(Session* s, bint to_all) noexcept nogil:
     """Returns unacknowledged QoS 1 messages of shared groups: when the session ends, or others are there to take them.
 
@@ -644,10 +652,7 @@ cdef void give_back(Session* s, bint to_all) noexcept nogil:
         d = flight[n]
         g = <Group*> d.share
         if g != NULL and d.state == AWAIT_PUBACK and d.message != NULL and (to_all or g.online):
-            if d.recorded == BY_SESSION:
-                record_over(s, d)
-            group_give_back(g, d)
-            window_finish(&s.window, d)
+            give_back_one(s, d)
     free(flight)
 
 
@@ -774,14 +779,6 @@ cdef void session_resume(Session* s) noexcept nogil:
         s.resend.at = 0
         free(flight)
     session_pump(s)
-
-
-cdef void sessions_init(Sessions* all, Router* router, Wheel* wheel, Wire* wire, Groups* groups) noexcept nogil:
-    all.router = router
-    all.wheel = wheel
-    all.wire = wire
-    all.groups = groups
-    table_init(&all.table, <uint32_t> <size_t> &(<Session*> NULL).hash, &router.ledger.bytes)
 
 
 cdef void sessions_free(Sessions* all) noexcept nogil:

@@ -31,6 +31,7 @@ cdef struct Member:
     uint32_t id                  # Subscription Identifier
     uint8_t qos
     uint8_t retain_as_published
+    uint8_t barred               # its access control list no longer allows the subscription
 
 cdef struct Group:
     Subscriber base              # first: a Group* is a Subscriber*
@@ -59,6 +60,9 @@ cdef struct Groups:
     Strategy strategy
     uint32_t away                # messages in the queues that are only in the store: right after the start
     uint8_t qos0_offline         # keep QoS 0 while no member is connected
+
+cdef inline int64_t member_load(const Member* m) noexcept nogil:
+    return -1 if m.barred else m.who.load(m.who)
 
 cdef inline uint8_t* group_text(const Group* g) noexcept nogil:
     return <uint8_t*> g + sizeof(Group)

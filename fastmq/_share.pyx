@@ -158,7 +158,7 @@ cdef Member* ready_from(Group* g, uint32_t start) noexcept nogil:
     cdef uint32_t i, at
     for i in range(g.n):
         at = (start + i) % g.n
-        if g.members[at].who.load(g.members[at].who) >= 0:
+        if member_load(g.members[at]) >= 0:
             return g.members[at]
     return NULL
 
@@ -170,7 +170,7 @@ cdef Member* least_loaded(Group* g) noexcept nogil:
     g.turn += 1
     for i in range(g.n):
         at = (g.turn + i) % g.n
-        load = g.members[at].who.load(g.members[at].who)
+        load = member_load(g.members[at])
         if load >= 0 and (best == NULL or load < least):
             best = g.members[at]
             least = load
@@ -194,7 +194,7 @@ cdef Member* choose(Group* g, uint64_t origin, uint32_t topic_hash) noexcept nog
         return ready_from(g, <uint32_t> (gs.random % g.n))
     if gs.strategy == STICKY:
         m = g.favourite
-        if m == NULL or m.who.load(m.who) < 0:
+        if m == NULL or member_load(m) < 0:
             g.turn += 1
             m = ready_from(g, g.turn % g.n)
             if m != NULL:

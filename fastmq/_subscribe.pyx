@@ -1,18 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """See _subscribe.pxd. Rules: MQTT 5, sections 3.8, 3.10 and 4.8.2."""
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
+from fastmq._access cimport Guard, guard_subscribe, is_allowed
+from fastmq._inflight cimport Delivery
 from fastmq._journal cimport REC_UNSUBSCRIBED, record_subscribed, record_text
-from fastmq._message cimport charge
+from fastmq._link cimport link_publish
+from fastmq._message cimport Message, charge
 from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_get
-from fastmq._session cimport RETAINED_DUE, Sessions, session_leave, session_take
-from fastmq._share cimport Group, Member, group_find, group_join, group_keep, group_make, share_prefix
+from fastmq._session cimport RETAINED_DUE, Sessions, session_drop, session_leave, session_send
+from fastmq._router cimport Subscriber
+from fastmq._share cimport Group, Member, group_find, group_join, group_keep, group_make, group_text, share_prefix
 from fastmq._trie cimport (
     OPT_QOS, OPT_RETAIN_AS_PUBLISHED, OPT_RETAIN_HANDLING, Subscription, trie_add, trie_find_owned, trie_remove,
 )
-from fastmq._wire cimport QUOTA_EXCEEDED
+from fastmq._wire cimport Publish, QUOTA_EXCEEDED, hash_bytes
 
 
 # -- subscriptions -----------------------------------------------------------------------------------------------------
@@ -23,6 +27,32 @@ cdef Member* membership(Session* s, const uint8_t* text, uint32_t n) noexcept no
     while m != NULL and (g == NULL or m.group != g):
         m = m.next_of_session
     return m
+
+
+cdef void session_take(
+    Subscriber* self, const Publish* p, Message* m, uint8_t qos, Member* by, const Delivery* queued
+) noexcept nogil:
+    """One message from a shared group; session_load has just said that it fits."""
+    cdef Session* s = <Session*> self
+    cdef bint retain = p.retain and by.retain_as_published
+    if qos == 0:
+        link_publish(s.link, p, m, 0, retain, False, 0, &by.id, by.id != 0, hash_bytes(p.topic, p.topic_len), 0)
+    elif m == NULL or not session_send(s, p, m, qos, retain, &by.id, by.id != 0, by.group, queued):
+        session_drop(s, &s.sessions.router.stats.dropped_memory)
+
+
+cdef void session_bar(Session* s) noexcept nogil:
+    """Memberships that its client's access control list does not allow get nothing as long as that is so."""
+    cdef Member* m = s.memberships
+    cdef Guard* guard
+    cdef const uint8_t* filter
+    while m != NULL:
+        m.barred = 0
+        if s.link != NULL and s.link.guard.list != NULL:
+            guard = &s.link.guard
+            filter = group_text(m.group) + m.group.filter_at
+            m.barred = not is_allowed(guard_subscribe(guard, filter, m.group.name_len - m.group.filter_at, m.qos, True))
+        m = m.next_of_session
 
 
 cdef Member* session_share(

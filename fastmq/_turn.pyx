@@ -19,8 +19,9 @@ from fastmq._linux cimport (
 from fastmq._protocol cimport LINGERING
 from fastmq._retain cimport retained_sweep
 from fastmq._router cimport router_free, router_full, router_new
-from fastmq._session cimport Session, session_pump, session_waiting, sessions_free, sessions_init
+from fastmq._session cimport Session, session_pump, session_waiting, sessions_free
 from fastmq._share cimport groups_init
+from fastmq._table cimport table_init
 from fastmq._tap cimport taps_detach
 from fastmq._wheel cimport TICK_MS, wheel_advance, wheel_start
 
@@ -321,7 +322,11 @@ cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept 
     if core.router == NULL:
         return False
     groups_init(&core.groups, core.router)
-    sessions_init(&core.sessions, core.router, &core.wheel, &core.wire, &core.groups)
+    core.sessions.router = core.router
+    core.sessions.wheel = &core.wheel
+    core.sessions.wire = &core.wire
+    core.sessions.groups = &core.groups
+    table_init(&core.sessions.table, <uint32_t> <size_t> &(<Session*> NULL).hash, &core.router.ledger.bytes)
     core.buffer = <uint8_t*> malloc(HEADROOM + READ_MAX)
     core.epfd = epoll_create1(EPOLL_CLOEXEC)
     core.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)

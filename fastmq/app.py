@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fastmq import logs
-from fastmq.auth.build import build_chain
+from fastmq.auth.build import build_access, build_chain
 from fastmq.auth.work import Work
 from fastmq.broker.worker import Worker
 from fastmq.config.schema import Config
@@ -74,10 +74,10 @@ async def _serve(config: Config, store: SqliteStore | None) -> int:
         loop.add_signal_handler(number, stop.set)
     work = Work()
     try:
-        chain = build_chain(config, work)
+        chain, access = build_chain(config, work), build_access(config, work)
     except ConfigError as error:
         raise StartError(str(error)) from error
-    worker = Worker(config, authenticators=(chain,) if chain is not None else (), store=store)
+    worker = Worker(config, authenticators=(chain,) if chain is not None else (), authorizer=access, store=store)
     broken = False
 
     def on_broken() -> None:

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from fastmq._access import Access
 from fastmq.packets import Properties
 from fastmq.reasons import Reason
 
 __all__ = [
     "Authentication",
     "Authenticator",
+    "Authorizer",
     "BrokerPort",
+    "Client",
     "Credentials",
     "EnhancedAuthenticator",
     "Exchange",
@@ -87,6 +90,45 @@ class Authenticator(Protocol):
 
     async def authenticate(self, credentials: Credentials) -> Authentication | None:
         """The verdict, or None to leave it to the next authenticator."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who a connected client is, as far as is known."""
+
+    client_id: str
+    username: str | None = None
+    """None: it is anonymous."""
+    address: str = ""
+    """Its IP address."""
+    listener: str = ""
+    """The name of the listener it came through."""
+
+    @property
+    def values(self) -> dict[str, str | None]:
+        """What `${clientid}` and the like stand for: see `config/placeholders.py`."""
+        return {
+            "clientid": self.client_id,
+            "username": self.username,
+            "peerhost": self.address or None,
+            "listener": self.listener or None,
+        }
+
+
+class Authorizer(Protocol):
+    """Decides what clients may publish and subscribe to: once for each, as a list that the engine then asks."""
+
+    async def access(self, client: Client) -> Access:
+        """What this client may do."""
+        ...
+
+    async def refresh(self) -> bool:
+        """Looks whether the rules have changed; if so, every client's list is to be made anew."""
+        ...
+
+    def place(self, serial: int, rule: int) -> str:
+        """Where a rule is written; `serial` of its list, and which of it, -1 for none."""
         ...
 
 

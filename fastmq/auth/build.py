@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from fastmq.auth.access import AccessControl
 from fastmq.auth.chain import Chain, Step
-from fastmq.auth.password_file import PasswordFileError
 from fastmq.auth.passwords import Passwords
+from fastmq.auth.text_file import TextFileError
 from fastmq.auth.work import Work
 from fastmq.config.auth import PasswordFile
 from fastmq.config.schema import Config
@@ -47,11 +48,22 @@ def build_chain(config: Config, work: Work) -> Chain | None:
     return Chain(steps, {each.title: each.auth for each in config.listen}) if steps else None
 
 
-def _passwords(settings: PasswordFile, work: Work) -> Authenticator:
+def build_access(config: Config, work: Work) -> AccessControl | None:
+    """What the settings say about who may do what; None when they say nothing.
+
+    :raises ConfigError: the file cannot be used.
+    """
+    settings = config.acl
+    if not settings.rules and not settings.file:
+        return None
     try:
-        return Passwords(Path(settings.path), work)
-    except PasswordFileError as error:
-        raise ValueError(str(error)) from None
+        return AccessControl(settings, work)
+    except TextFileError as error:
+        raise ConfigError([Problem("settings", "acl.file", str(error))]) from None
+
+
+def _passwords(settings: PasswordFile, work: Work) -> Authenticator:
+    return Passwords(Path(settings.path), work)
 
 
 MAKERS: Final[dict[type, Callable[[Any, Work], Authenticator]]] = {PasswordFile: _passwords}

@@ -12,8 +12,9 @@ from fastmq._codec import decode_connect, encode
 from fastmq._hub import Hub
 from fastmq.broker.deadlines import Deadlines
 from fastmq.broker.exchanges import Exchanges
+from fastmq.broker.guards import Guards
 from fastmq.config.schema import Config
-from fastmq.contracts import Authentication, Authenticator, Credentials
+from fastmq.contracts import Authentication, Authenticator, Client, Credentials
 from fastmq.errors import ProtocolError
 from fastmq.packets import Connack, Connect, Properties, Publish, Will
 from fastmq.reasons import Reason
@@ -38,12 +39,20 @@ class Refusal(Exception):
 class Handshake:
     """Answers the CONNECTs of one worker."""
 
-    def __init__(self, hub: Hub, config: Config, authenticators: Sequence[Authenticator], exchanges: Exchanges) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        config: Config,
+        authenticators: Sequence[Authenticator],
+        exchanges: Exchanges,
+        guards: Guards | None = None,
+    ) -> None:
         self._hub = hub
         self._config = config
         self._mqtt = config.mqtt
         self._authenticators = tuple(authenticators)
         self._exchanges = exchanges
+        self._guards = guards
         self._log = logs.get("broker") if config.log.connections else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners = config.listen
@@ -68,7 +77,7 @@ class Handshake:
             self._check(connect)
             if connect.properties.authentication_method is not None:
                 self._later(conn, connect, self._enhanced(conn, connect))
-            elif self._authenticators:
+            elif self._authenticators or self._guards is not None:
                 self._later(conn, connect, self._authenticate(conn, connect, is_bridge))
             else:
                 if not self._allows_anonymous(conn):
@@ -129,13 +138,37 @@ class Handshake:
                 if answer.reason >= 0x80:
                     raise Refusal(answer.reason, answer.why)
                 self._known(conn, connect, answer)
-                self._accept(conn, connect, Properties(), is_bridge)
+                await self._admit(conn, connect, credentials, Properties(), is_bridge)
                 return
-        if connect.username is not None:
+        if connect.username is not None and self._authenticators:
             raise Refusal(Reason.BAD_USER_NAME_OR_PASSWORD, "nobody knows this user")
         if not self._allows_anonymous(conn):
             raise Refusal(Reason.NOT_AUTHORIZED, "it is anonymous")
-        self._accept(conn, connect, Properties(), is_bridge)
+        await self._admit(conn, connect, credentials, Properties(), is_bridge)
+
+    async def _admit(
+        self, conn: int, connect: Connect, shown: Credentials, answer: Properties, is_bridge: bool = False
+    ) -> None:
+        """Finds out what a client may do that has shown who it is, and lets it in."""
+        if self._guards is not None:
+            self._name(connect, answer)
+            client = Client(
+                client_id=connect.client_id,
+                username=connect.username,
+                address=shown.address,
+                listener=shown.listener,
+            )
+            access = await self._guards.admit(conn, client)
+            if (will := connect.will) is not None:
+                allowed, rule = access.publish(will.topic.encode(), will.qos, will.retain)
+                if not allowed:
+                    raise Refusal(Reason.NOT_AUTHORIZED, f"its will: {self._guards.why(access, rule)}")
+        self._accept(conn, connect, answer, is_bridge)
+
+    def _name(self, connect: Connect, answer: Properties) -> None:
+        if not connect.client_id:
+            connect.client_id = f"fastmq-{secrets.token_hex(8)}"
+            answer.assigned_client_identifier = connect.client_id  # [MQTT-3.2.2-16]
 
     def _known(self, conn: int, connect: Connect, answer: Authentication) -> None:
         """Takes over what an authenticator found out about a client that it lets in."""
@@ -146,10 +179,11 @@ class Handshake:
             raise Refusal(Reason.NOT_AUTHORIZED, "what it showed has expired")
 
     async def _enhanced(self, conn: int, connect: Connect) -> None:
-        answer = await self._exchanges.run(conn, connect, self._credentials(conn, connect))
+        credentials = self._credentials(conn, connect)
+        answer = await self._exchanges.run(conn, connect, credentials)
         if isinstance(answer, Reason):
             raise Refusal(answer)
-        self._accept(conn, connect, answer)
+        await self._admit(conn, connect, credentials, answer)
 
     def _later(self, conn: int, connect: Connect, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(conn, connect, work))
@@ -177,9 +211,7 @@ class Handshake:
     def _accept(self, conn: int, connect: Connect, answer: Properties, is_bridge: bool = False) -> None:
         mqtt = self._mqtt
         properties = connect.properties
-        if not connect.client_id:
-            connect.client_id = f"fastmq-{secrets.token_hex(8)}"
-            answer.assigned_client_identifier = connect.client_id  # [MQTT-3.2.2-16]
+        self._name(connect, answer)
         keepalive = connect.keepalive
         if keepalive > mqtt.keepalive_max_s or (keepalive == 0 and mqtt.keepalive_max_s < 65_535):
             keepalive = mqtt.keepalive_max_s

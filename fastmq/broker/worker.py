@@ -10,13 +10,14 @@ from fastmq._codec import encode
 from fastmq._hub import Hub
 from fastmq.broker.commits import Commits
 from fastmq.broker.exchanges import Exchanges
+from fastmq.broker.guards import Guards
 from fastmq.broker.handshake import Handshake
 from fastmq.broker.listeners import Listeners
 from fastmq.broker.systopics import SysTopics
 from fastmq.config.durability import LEVELS
 from fastmq.config.listener import Listener
 from fastmq.config.schema import Config
-from fastmq.contracts import Authenticator, EnhancedAuthenticator, Message, Store
+from fastmq.contracts import Authenticator, Authorizer, EnhancedAuthenticator, Message, Store
 from fastmq.errors import StartError, StoreError
 from fastmq.packets import Publish
 from fastmq.reasons import Reason
@@ -70,6 +71,7 @@ def make_hub(config: Config) -> Hub:
         retained_max=config.retain.messages_max,
         retained_bytes_max=config.retain.bytes_max,
         retained_payload_max=config.retain.payload_max_bytes,
+        deny_closes=config.acl.deny_action == "disconnect",
     )
 
 
@@ -85,10 +87,13 @@ class Worker:
         *,
         authenticators: Sequence[Authenticator] = (),
         enhanced: Sequence[EnhancedAuthenticator] = (),
+        authorizer: Authorizer | None = None,
         store: Store | None = None,
     ) -> None:
         if config.auth.chain and not authenticators:
             raise StartError("auth.chain is for `fastmq serve`; a program gives its authenticators")
+        if (config.acl.rules or config.acl.file) and authorizer is None:
+            raise StartError("acl is for `fastmq serve`; a program gives its authorizer")
         self.config = config
         self._store = store
         self._commits: Commits | None = None
@@ -96,7 +101,8 @@ class Worker:
         self.listeners: list[Listener] = []
         self._sockets = Listeners(self.hub)
         self._exchanges = Exchanges(self.hub, enhanced)
-        self._handshake = Handshake(self.hub, config, authenticators, self._exchanges)
+        self._guards = Guards(self.hub, authorizer) if authorizer is not None else None
+        self._handshake = Handshake(self.hub, config, authenticators, self._exchanges, self._guards)
         self._systopics = SysTopics(self.hub.stats, self.publish, config.systopics.interval_s)
         self._log = logs.get("broker")
         self.hub.on_connect = self._handshake.on_connect
@@ -122,7 +128,7 @@ class Worker:
             raise
         loop.add_reader(self.hub.fileno(), self.hub.on_ready)
         self._systopics.start()
-        self.hub.on_tick = self._systopics.tick
+        self.hub.on_tick = self._tick
         for listener in self.listeners:
             self._log.info(f"listening on {listener}")
 
@@ -163,6 +169,8 @@ class Worker:
         try:
             await self._handshake.close()
             await self._exchanges.close()
+            if self._guards is not None:
+                await self._guards.close()
             self.hub.close_all(Reason.SERVER_SHUTTING_DOWN)
             self.hub.on_ready()
             # One more moment in which clients read their DISCONNECT and close: a reset could overtake it.
@@ -177,6 +185,11 @@ class Worker:
             if self._commits is not None:
                 self._commits.close()
             self.hub.close()
+
+    def _tick(self) -> None:
+        self._systopics.tick()
+        if self._guards is not None:
+            self._guards.tick()
 
     def publish(self, message: Message) -> int:
         """Routes a message as the broker's own; returns how many subscribers matched.

@@ -19,6 +19,7 @@ class Entry(NamedTuple):
 COMMANDS: Final = {
     "serve": Entry("fastmq.cli.serve", "Run a broker."),
     "check": Entry("fastmq.cli.check", "Check the settings, and say where each came from."),
+    "acl": Entry("fastmq.cli.acl", "Say what a client may publish and subscribe to, and why."),
     "pub": Entry("fastmq.cli.pub", "Publish messages."),
     "sub": Entry("fastmq.cli.sub", "Subscribe, and print what arrives."),
     "store": Entry("fastmq.cli.store", "Look into what the broker keeps, copy it, and carry it elsewhere."),

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast
 
-from fastmq.config import auth
+from fastmq.config import acl, auth
 from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
 from fastmq.config.setting import BYTES, SIZE_MAX, U16_MAX, U32_MAX, Declared, Tables, declared_in, setting
@@ -225,6 +225,27 @@ class AuthSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AclSettings:
+    """What clients may publish and subscribe to. Without rules and file: everything."""
+
+    rules: tuple[acl.Rule, ...] = setting(
+        (), tables=Tables.of(*acl.KINDS), help="The first rule that fits decides; then the file is asked."
+    )
+    file: str = setting("", help="A file as Mosquitto's `acl_file`, read again when it changes.")
+    no_match: Literal["deny", "allow"] = setting(
+        "deny", choices=("deny", "allow"), help="What becomes of what no rule speaks of."
+    )
+    deny_action: Literal["ignore", "disconnect"] = setting(
+        "ignore", choices=("ignore", "disconnect"), help="Whether a client is disconnected when it is denied something."
+    )
+    check_delivery: bool = setting(
+        True,
+        help="Each message is checked again on its way to a client, and who subscribes to more than it may read gets "
+        "the part that it may. Otherwise only what is allowed as a whole can be subscribed to.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """The log, on standard error."""
 
@@ -255,6 +276,7 @@ class Config:
     store: StoreSettings = field(default_factory=StoreSettings)
     systopics: SysTopicsSettings = field(default_factory=SysTopicsSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
+    acl: AclSettings = field(default_factory=AclSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 

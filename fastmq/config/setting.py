@@ -19,7 +19,7 @@ class Tables:
     """What the items of a list of tables may be."""
 
     kinds: Mapping[str, type[Any]]
-    """By the value of the key that tells them apart."""
+    """By the value of the key that tells them apart. One with `wrong()` is asked for a key that cannot be as it is."""
     told_by: str = ""
     """That key; empty when there is only one kind."""
 

@@ -102,4 +102,7 @@ def _filled(kind: type[Any], start: Any, given: dict[str, object], besides: str)
     for each in known.values():
         if each.setting.not_empty and not options.get(each.name, each.default):
             raise ItemError(0, each.name, "must be set")
-    return replace(start, **options)
+    made = replace(start, **options)
+    if (problem := getattr(made, "wrong", lambda: None)()) is not None:
+        raise ItemError(0, *problem)
+    return made

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fastmq.auth import hashes, password_file
 from fastmq.auth.build import build_chain
 from fastmq.auth.chain import FAILURES_MAX, Chain, Step
-from fastmq.auth.password_file import PasswordFileError
 from fastmq.auth.passwords import Passwords
+from fastmq.auth.text_file import TextFileError
 from fastmq.auth.work import Work
 from fastmq.config.auth import PasswordFile
 from fastmq.config.listener import Listener
@@ -71,14 +71,14 @@ def test_mosquitto_passwd_and_we_agree(tmp_path: Path, kind: str) -> None:
     ],
 )
 def test_a_wrong_line_is_named(text: str, says: str) -> None:
-    with pytest.raises(PasswordFileError) as refused:
+    with pytest.raises(TextFileError) as refused:
         password_file.parse(text, "file")
     assert says in str(refused.value)
 
 
 @given(st.text())
 def test_any_text_is_users_or_an_error_of_ours(text: str) -> None:
-    with contextlib.suppress(PasswordFileError):
+    with contextlib.suppress(TextFileError):
         password_file.parse("ada:" + text, "file")
 
 

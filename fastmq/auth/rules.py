@@ -1,0 +1,115 @@
+"""Rules of access control: whom each is for, and what it becomes for one client."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from fastmq.config import acl, placeholders
+from fastmq.contracts import Client
+
+PUBLISH: Final = 1
+SUBSCRIBE: Final = 2
+ANY_QOS: Final = 7
+ANY_RETAIN: Final = 3
+
+Line = tuple[bytes, bool, int, int, int, bool]
+"""As `fastmq._access.Access` takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One filter of a rule."""
+
+    filter: str
+    """With its places."""
+    allow: bool
+    place: str
+    """Where it was written, for whoever is denied something by it."""
+    actions: int = PUBLISH | SUBSCRIBE
+    qos: int = ANY_QOS
+    retain: int = ANY_RETAIN
+    literal: bool = False
+    is_for: Callable[[Client], bool] | None = None
+    """None: for everybody."""
+
+    def line(self, client: Client) -> Line | None:
+        """What it means for this client; None: nothing."""
+        if self.is_for is not None and not self.is_for(client):
+            return None
+        filter = filled(self.filter, client, self.allow) if placeholders.has_places(self.filter) else self.filter
+        if not filter:
+            return None
+        return filter.encode(), self.allow, self.actions, self.qos, self.retain, self.literal
+
+
+def filled(filter: str, client: Client, allow: bool) -> str | None:
+    """The filter, filled; None: it says nothing about this client.
+
+    A value with a wildcard would make of a rule for one client a rule for many: such a client is not allowed what the
+    rule allows, and denied all below the place of what it denies.
+    """
+    levels: list[str] = []
+    for level in filter.split("/"):
+        value = placeholders.fill(level, client.values)
+        if value is None:
+            return None
+        if value != level and any(sign in value for sign in "+#"):
+            if allow:
+                return None
+            return "/".join([*levels, "#"])
+        levels.append(value)
+    return "/".join(levels)
+
+
+def from_settings(rules: Iterable[acl.Rule]) -> Iterator[Rule]:
+    """The rules of `[[acl.rules]]`, in their order."""
+    for at, rule in enumerate(rules):
+        for text in rule.topics:
+            literal = text.startswith(acl.LITERAL)
+            yield Rule(
+                text.removeprefix(acl.LITERAL),
+                isinstance(rule, acl.Allow),
+                f"acl.rules[{at}]",
+                {"publish": PUBLISH, "subscribe": SUBSCRIBE, "all": PUBLISH | SUBSCRIBE}[rule.action],
+                sum(1 << qos for qos in rule.qos) or ANY_QOS,
+                {"no": 1, "yes": 2, "": ANY_RETAIN}[rule.retain],
+                literal,
+                _condition(rule),
+            )
+
+
+def _condition(rule: acl.Rule) -> Callable[[Client], bool] | None:
+    tests: list[Callable[[Client], bool]] = []
+    if rule.usernames:
+        names = frozenset(rule.usernames)
+        tests.append(lambda client: (client.username or "") in names)
+    if rule.username_regex:
+        user = re.compile(rule.username_regex)
+        tests.append(lambda client: client.username is not None and user.fullmatch(client.username) is not None)
+    if rule.client_ids:
+        ids = frozenset(rule.client_ids)
+        tests.append(lambda client: client.client_id in ids)
+    if rule.client_id_regex:
+        pattern = re.compile(rule.client_id_regex)
+        tests.append(lambda client: pattern.fullmatch(client.client_id) is not None)
+    if rule.addresses:
+        networks = [ipaddress.ip_network(text) for text in rule.addresses]
+        tests.append(lambda client: _is_within(client.address, networks))
+    if rule.listeners:
+        listeners = frozenset(rule.listeners)
+        tests.append(lambda client: client.listener in listeners)
+    if not tests:
+        return None
+    return lambda client: all(test(client) for test in tests)
+
+
+def _is_within(address: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped  # a listener for both families
+    return any(found in network for network in networks)
