@@ -1,6 +1,9 @@
 # cython: language_level=3
 """Connections: their sockets, their input and output, how they come and go. _turn drives them.
 
+TLS and WebSocket are somebody else's: such a connection has a sink instead of a socket (fd -1), an object of Python's
+that is served at the end of a turn: it takes the output, and its input is given to `conn_receive`.
+
 A connection is named outside by its id: generation << 32 | slot, so a stale id never reaches a newcomer.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -25,6 +28,10 @@ cdef enum Listed:                # the list that a connection is on
     DEFERRED = 1                 # has input to go on with next turn
     ESCALATED = 2                # has a packet for Python
     WAITING = 3                  # holds its input back until a subscriber has drained
+
+cdef struct Ended:               # a connection whose sink must hear that it is gone
+    Ended* next
+    uint64_t id
 
 cdef struct List:                # of connections, by `next`, first come first served
     Conn* head
@@ -58,6 +65,11 @@ cdef struct Conn:
     uint8_t with_will
     uint8_t promises             # its CONNACK says what must be committed first
     uint8_t flushed_much         # this turn's share of output is used up
+    uint8_t has_news             # it is on the core's list of sinks
+    uint8_t blocked              # its sink takes nothing for now
+    uint8_t reads                # its sink knows that it is to read
+    Conn* next_sink
+    Ended* ended                 # for the day when it ends; NULL: it has a socket
 
 cdef enum:
     LISTENERS_MAX = 64
@@ -96,6 +108,8 @@ cdef struct Core:
     List escalated
     List waiting
     Conn* closing
+    Conn* sinks                  # connections whose sinks are to be served
+    Ended* ended
     uint8_t* buffer              # HEADROOM bytes for a partial packet, then READ_MAX to read into
     uint32_t packet_max
     uint32_t slow_after_ms
@@ -115,6 +129,10 @@ cdef void unlist(Conn* c) noexcept nogil
 cdef Conn* core_find(Core* core, uint64_t id) noexcept nogil
 cdef void core_wake(Core* core) noexcept nogil
 cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil
+cdef void conn_receive(Conn* c, const uint8_t* p, size_t n) noexcept nogil
+cdef uint32_t conn_offers(Conn* c, uint32_t most) noexcept nogil
+cdef void conn_take(Conn* c, uint8_t* out, uint32_t n) noexcept nogil
+cdef void conn_lost(Conn* c) noexcept nogil
 cdef void conn_open(Conn* c, uint32_t keepalive_ms) noexcept nogil
 cdef void conn_park(Conn* c) noexcept nogil
 cdef void conn_ready(Conn* c, uint32_t events) noexcept nogil

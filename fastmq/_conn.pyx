@@ -16,7 +16,7 @@ from fastmq._protocol cimport (
 )
 from fastmq._session cimport Session, session_detach, session_id
 from fastmq._wheel cimport timer_arm, timer_cancel
-from fastmq._wire cimport KEEP_ALIVE_TIMEOUT, MALFORMED, PACKET_TOO_LARGE, PROTOCOL_ERROR, get_varint
+from fastmq._wire cimport KEEP_ALIVE_TIMEOUT, MALFORMED, PACKET_TOO_LARGE, PROTOCOL_ERROR, QUOTA_EXCEEDED, get_varint
 
 cdef enum:
     IOV_MAX_USED = 64
@@ -32,9 +32,20 @@ cdef void watch(Conn* c, uint8_t events) noexcept nogil:
     if c.events == events:
         return
     c.events = events
+    if c.fd < 0:
+        tell(c)
+        return
     event.events = (EPOLLIN if events & IN else 0) | (EPOLLOUT if events & OUT else 0)
     event.data.u64 = conn_id(c)
     epoll_ctl(c.core.epfd, EPOLL_CTL_MOD, c.fd, &event)
+
+
+cdef void tell(Conn* c) noexcept nogil:
+    """There is news for the connection's sink: output, or whether to read."""
+    if not c.has_news:
+        c.has_news = 1
+        c.next_sink = c.core.sinks
+        c.core.sinks = c
 
 
 cdef List* list_of(Conn* c) noexcept nogil:
@@ -116,6 +127,7 @@ cdef bint slots_grow(Core* core) noexcept nogil:
 
 
 cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil:
+    """A connection that has just come; fd -1: its bytes go through a sink. NULL: out of memory."""
     cdef Conn* c
     cdef epoll_event event
     if core.n_free == 0 and not slots_grow(core):
@@ -123,6 +135,11 @@ cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil:
     c = <Conn*> calloc(1, sizeof(Conn))
     if c == NULL:
         return NULL
+    if fd < 0:
+        c.ended = <Ended*> malloc(sizeof(Ended))
+        if c.ended == NULL:
+            free(c)
+            return NULL
     core.n_free -= 1
     c.slot = core.free_slots[core.n_free]
     core.generations[c.slot] = (core.generations[c.slot] + 1) & 0x1FFFFFFF
@@ -138,9 +155,11 @@ cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil:
     c.timer.self = c
     c.last_seen_ms = core.router.now_ms
     c.events = IN
-    event.events = EPOLLIN
-    event.data.u64 = conn_id(c)
-    epoll_ctl(core.epfd, EPOLL_CTL_ADD, fd, &event)
+    c.reads = 1
+    if fd >= 0:
+        event.events = EPOLLIN
+        event.data.u64 = conn_id(c)
+        epoll_ctl(core.epfd, EPOLL_CTL_ADD, fd, &event)
     timer_arm(&core.wheel, &c.timer, core.router.now_ms + core.connect_timeout_ms)
     charge(&core.router.ledger, <int64_t> sizeof(Conn))
     core.router.stats.connections += 1
@@ -188,6 +207,11 @@ cdef void conn_free(Conn* c) noexcept nogil:
     cdef Core* core = c.core
     cdef Link* l = &c.peer.link
     cdef Link** at = &core.wire.dirty
+    cdef Conn** before = &core.sinks
+    if c.has_news:
+        while before[0] != c:
+            before = &before[0].next_sink
+        before[0] = c.next_sink
     if l.dirty:
         while at[0] != l:
             at = &at[0].next_dirty
@@ -197,7 +221,12 @@ cdef void conn_free(Conn* c) noexcept nogil:
     link_clear(l)
     peer_clear(&c.peer)
     drop_rest(c)
-    close(c.fd)
+    if c.fd >= 0:
+        close(c.fd)
+    else:
+        c.ended.id = conn_id(c)
+        c.ended.next = core.ended
+        core.ended = c.ended
     core.conns[c.slot] = NULL
     core.free_slots[core.n_free] = c.slot
     core.n_free += 1
@@ -209,8 +238,11 @@ cdef void conn_free(Conn* c) noexcept nogil:
 cdef void conn_linger(Conn* c) noexcept nogil:
     """Shuts our side and reads the rest away, so that the client gets our last packet and not a reset."""
     c.peer.phase = LINGERING
-    shutdown(c.fd, SHUT_WR)
-    watch(c, IN)
+    if c.fd < 0:
+        tell(c)                  # its sink closes in its own way
+    else:
+        shutdown(c.fd, SHUT_WR)
+        watch(c, IN)
     timer_arm(&c.core.wheel, &c.timer, c.core.router.now_ms + LINGER_MS)
 
 
@@ -409,6 +441,52 @@ cdef void conn_read(Conn* c) noexcept nogil:
     keep_rest(c, start + used, total - used)
 
 
+cdef void conn_receive(Conn* c, const uint8_t* p, size_t n) noexcept nogil:
+    """Takes n bytes of input from the connection's sink."""
+    cdef Core* core = c.core
+    cdef uint8_t* start
+    cdef uint32_t k, used
+    c.last_seen_ms = core.router.now_ms
+    core.router.stats.bytes_received += n
+    while n and not c.closing:
+        if c.listed != NOT_LISTED or not c.events & IN:
+            k = <uint32_t> min(n, <size_t> HEADROOM + core.packet_max)  # it came although we do not read
+            if c.rest_len > HEADROOM + core.packet_max or not rest_room(c, c.rest_len + k):
+                conn_close(c, QUOTA_EXCEEDED, True)
+                return
+            memcpy(c.rest + c.rest_len, p, k)
+            c.rest_len += k
+        elif c.rest_len > HEADROOM:
+            k = <uint32_t> min(n, <size_t> (packet_total(c) - c.rest_len))
+            if not rest_room(c, c.rest_len + k):
+                conn_close(c, 0x83, True)
+                return
+            memcpy(c.rest + c.rest_len, p, k)
+            c.rest_len += k
+            if c.rest_len == packet_total(c):
+                used = feed(c, c.rest, c.rest_len)
+                keep_rest(c, c.rest + used, c.rest_len - used)
+        else:
+            k = <uint32_t> min(n, <size_t> READ_MAX)
+            start = core.buffer + HEADROOM
+            memcpy(start, p, k)
+            start -= c.rest_len
+            if c.rest_len:
+                memcpy(start, c.rest, c.rest_len)
+            used = feed(c, start, c.rest_len + k)
+            keep_rest(c, start + used, c.rest_len + k - used)
+        p += k
+        n -= k
+
+
+cdef void conn_lost(Conn* c) noexcept nogil:
+    """The connection's sink has lost its transport."""
+    if c.closing == REAPED:
+        conn_free(c)
+    else:
+        conn_close(c, 0, True)
+
+
 cdef void conn_ready(Conn* c, uint32_t events) noexcept nogil:
     cdef ssize_t n
     if events & EPOLLOUT:
@@ -456,6 +534,9 @@ cdef bint conn_flush(Conn* c) noexcept nogil:
     cdef Chunk* chunk
     cdef size_t n_iov, size
     cdef ssize_t n
+    if c.fd < 0:
+        tell(c)
+        return True
     memset(&message, 0, sizeof(message))
     cdef uint64_t committed = c.core.router.journal.committed
     message.msg_iov = iov
@@ -491,6 +572,35 @@ cdef bint conn_flush(Conn* c) noexcept nogil:
     if c.events & OUT:
         watch(c, c.events & ~OUT)
     return True
+
+
+cdef uint32_t conn_offers(Conn* c, uint32_t most) noexcept nogil:
+    """How many bytes its sink may take now, at most `most`; nothing leaves before what it promises is committed."""
+    cdef uint64_t committed = c.core.router.journal.committed
+    cdef Chunk* chunk = c.peer.link.head
+    cdef uint32_t n = 0
+    while chunk != NULL and chunk.gate <= committed and n < most:
+        n += chunk.len - chunk.off
+        chunk = chunk.next
+    if n == 0:
+        c.progress_ms = c.core.router.now_ms  # it waits for us
+    return n if n < most else most
+
+
+cdef void conn_take(Conn* c, uint8_t* out, uint32_t n) noexcept nogil:
+    """Moves n bytes of output to `out`."""
+    cdef Chunk* chunk = c.peer.link.head
+    cdef uint32_t k, left = n
+    while left:
+        k = min(left, chunk.len - chunk.off)
+        memcpy(out, chunk.data + chunk.off, k)
+        out += k
+        left -= k
+        chunk = chunk.next
+    link_sent(&c.peer.link, n)
+    c.progress_ms = c.core.router.now_ms
+    c.progress += n
+    c.core.router.stats.bytes_sent += n
 
 
 cdef bint conn_take_packet(Conn* c, uint8_t* first, uint32_t* at, uint32_t* n) noexcept nogil:

@@ -1,12 +1,15 @@
 from collections.abc import Callable
 
 from fastmq._access import Access
+from fastmq._sink import Sinks
 from fastmq._tap import Tap
 from fastmq.packets import Auth
 
 STRATEGIES: tuple[str, ...]
 
 class Hub:
+    @property
+    def sinks(self) -> Sinks: ...
     on_connect: Callable[[int, bytes], None] | None
     on_auth: Callable[[int, Auth], None] | None
     on_tick: Callable[[], None] | None

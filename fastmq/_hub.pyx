@@ -26,6 +26,7 @@ from fastmq._session cimport (
     session_pump, session_resume, sessions_go_on,
 )
 from fastmq._share cimport Strategy, groups_take_bodies
+from fastmq._sink cimport Sinks
 from fastmq._subscribe cimport session_bar
 from fastmq._table cimport table_at, table_size
 from fastmq._tap cimport Tap, tap_make, taps_notify
@@ -110,10 +111,12 @@ cdef class Hub:
     cdef bint _has_news            # of _trouble
     cdef uint8_t _trouble
     cdef object _bodies            #: list[bytes | None] | None
+    cdef readonly Sinks sinks      #: connections whose bytes do not go through a socket of ours
 
     def __cinit__(self) -> None:
         memset(&self._core, 0, sizeof(Core))
         self._core.epfd = self._core.wake_fd = self._core.timer_fd = -1
+        self.sinks = Sinks()
 
     def __init__(
         self, *, uint32_t packet_max, uint32_t output_max, uint16_t receive_max=1024, uint16_t alias_max=64,
@@ -137,6 +140,7 @@ cdef class Hub:
         if not core_open(core, packet_max, output_max):
             raise OSError("the engine could not get its epoll set, timer or memory")
         self._open = True
+        self.sinks.core = core
         core.router.memory_max = memory_max
         core.router.retained_max = retained_max
         core.router.retained_bytes_max = retained_bytes_max
@@ -172,6 +176,7 @@ cdef class Hub:
         if self._restoring:
             self._restoring = False
             restoration_end(&self._restoration, False)
+        self.sinks.core = NULL
         core_close(&self._core)
 
     def close(self) -> None:
@@ -200,6 +205,7 @@ cdef class Hub:
         if not self._open or self._in_turn:
             return
         self._in_turn = True
+        self.sinks.turn_comes = False
         try:
             core.wants_gone = self.on_gone is not None
             self._hear_store()
@@ -217,6 +223,8 @@ cdef class Hub:
             if not finished:
                 with nogil:
                     core_finish(core)
+            if core.sinks != NULL or core.ended != NULL:
+                self.sinks.serve()
             while core.gone != NULL:
                 self._gone()
             if core.protocol.denials.n:
@@ -501,6 +509,8 @@ cdef class Hub:
         cdef char text[80]
         if c == NULL:
             return ""
+        if c.fd < 0:
+            return self.sinks.peer(id)
         peer_text(c.fd, text, sizeof(text))
         return (<bytes> text).decode()
 

@@ -4,8 +4,8 @@ from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ENOSPC, errno
 from libc.stdlib cimport free, malloc
 
 from fastmq._conn cimport (
-    Conn, DEFERRED, Gone, HEADROOM, LISTED, LISTENERS_MAX, NOT_LISTED, OUT, READ_MAX, WAITING, conn_close, conn_flush,
-    conn_free, conn_go_on, conn_id, conn_linger, conn_new, conn_ready, conn_reap, core_find, core_wake, enlist, unlist,
+    Conn, DEFERRED, Ended, Gone, HEADROOM, LISTED, LISTENERS_MAX, NOT_LISTED, OUT, READ_MAX, WAITING, conn_close,
+    conn_flush, conn_free, conn_go_on, conn_id, conn_linger, conn_new, conn_ready, conn_reap, core_find, core_wake, enlist, unlist,
     watch,
 )
 from fastmq._journal cimport journal_full, stored_unref
@@ -350,6 +350,7 @@ cdef void core_close(Core* core) noexcept nogil:
     """Frees everything; connections that are left are cut without a word or a will."""
     cdef uint32_t i
     cdef Gone* gone
+    cdef Ended* ended
     while core.gone != NULL:
         gone = core.gone
         core.gone = gone.next
@@ -361,6 +362,10 @@ cdef void core_close(Core* core) noexcept nogil:
                 if core.conns[i].peer.link.session != NULL:
                     (<Session*> core.conns[i].peer.link.session).link = NULL
                 conn_free(core.conns[i])
+        while core.ended != NULL:
+            ended = core.ended
+            core.ended = ended.next
+            free(ended)
         taps_detach(&core.taps)
         sessions_free(&core.sessions)
         for i in range(core.router.journal.n_wanted):

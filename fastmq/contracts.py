@@ -16,6 +16,7 @@ __all__ = [
     "Authenticator",
     "Authorizer",
     "BrokerPort",
+    "Certificate",
     "Client",
     "Credentials",
     "EnhancedAuthenticator",
@@ -53,6 +54,17 @@ class BrokerPort(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A client's certificate; who issued it is trusted, and it is valid."""
+
+    subject: str
+    """Its distinguished name as RFC 4514 writes it, `CN=sensor-7,O=Example`."""
+    common_name: str
+    alternative_names: tuple[str, ...]
+    """Host names, mail addresses and URIs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
     """What a CONNECT, and the connection it came on, offer to prove who it is."""
 
@@ -64,6 +76,7 @@ class Credentials:
     version: int
     listener: str = ""
     """The name of the listener it came through."""
+    certificate: Certificate | None = None
 
     @property
     def address(self) -> str:

@@ -167,11 +167,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_fastmq(settings: Mapping[str, Setting] | None = None, program: str = "") -> BrokerProcess:
+def start_fastmq(
+    settings: Mapping[str, Setting] | None = None, program: str = "", listen: str = f"tcp://{HOST}:0"
+) -> BrokerProcess:
     """`settings` are dotted keys of the configuration, for instance {"mqtt.maximum_qos": 1}.
 
     Without a `store.path` among them, nothing outlives the broker.
     `program` is a module that runs fastmq in a way that no setting can, and says on stderr where it listens.
+    `listen` are listeners as `--listen` takes them; the port of the first is the broker's.
     """
     env = {key: value for key, value in os.environ.items() if not key.startswith("FASTMQ_")}
     if "store.path" not in (settings or {}):
@@ -179,9 +182,9 @@ def start_fastmq(settings: Mapping[str, Setting] | None = None, program: str = "
     for key, value in (settings or {}).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         env["FASTMQ_" + key.upper().replace(".", "__")] = text
-    fastmq = ["fastmq", "serve", "--listen", f"tcp://{HOST}:0"]
+    fastmq = ["fastmq", "serve", "--listen", listen]
     command = [sys.executable, "-m", *([program] if program else fastmq)]
-    return BrokerProcess("fastmq", command, env, rf"listening on tcp://{re.escape(HOST)}:(\d+)")
+    return BrokerProcess("fastmq", command, env, rf"listening on \w+://{re.escape(HOST)}:(\d+)")
 
 
 def mosquitto_config(port: int, settings: Mapping[str, Setting], extra_lines: Sequence[str]) -> str:

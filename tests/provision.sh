@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Python packages: Debian's mosquitto and its clients, Node.js with the
-# packages in interop/node, a C compiler with Python's headers, valgrind. Idempotent, and quick when all is there.
+# packages in interop/node, Chromium, a C compiler with Python's headers, valgrind. Idempotent, and quick when all is there.
 # Fails with a sentence that says what is missing.
 set -euo pipefail
 
@@ -43,6 +43,7 @@ has mosquitto || { missing+=(mosquitto); mosquitto_is_new=yes; }
 { has mosquitto_pub && has mosquitto_sub; } || missing+=(mosquitto-clients)
 has node || missing+=(nodejs)
 has npm || missing+=(npm)
+has chromium || missing+=(chromium)
 
 # Debian starts a service as soon as its package is unpacked; a second broker on 1883 would answer in place of
 # the one under test. While we install, the policy file forbids every start; it goes again if it was not there.
@@ -68,7 +69,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     fi
 fi
 
-for tool in "$python" gcc make valgrind mosquitto mosquitto_pub mosquitto_sub node npm; do
+for tool in "$python" gcc make valgrind mosquitto mosquitto_pub mosquitto_sub node npm chromium; do
     has "$tool" || fail "$tool is still missing after the installation"
 done
 has_headers || fail "$python has no Python.h; install the -dev package of that Python"

@@ -17,7 +17,7 @@ CHAIN = """
 __main__ > cli > app | supervisor
 > broker | store | fabric | auth | rules | bridges | gateways | api | testing | client | loadgen
 > plugins > contracts | metrics | logs > config
-> _hub > _turn > _conn > _protocol | _restore > _subscribe > _session | _tap > _share > _link > _router > _codec
+> _hub > _sink > _turn > _conn > _protocol | _restore > _subscribe > _session | _tap > _share > _link > _router > _codec
 > _inflight > _retain > _trie | _fold | _access > _message > _journal | _records
 > _table | _wheel | _wire | _linux | packets > topics > errors > reasons
 """

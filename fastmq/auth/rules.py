@@ -1,12 +1,11 @@
 """Rules of access control: whom each is for, and what it becomes for one client."""
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from fastmq.config import acl, placeholders
+from fastmq.config import acl, networks, placeholders
 from fastmq.contracts import Client
 
 PUBLISH: Final = 1
@@ -95,21 +94,11 @@ def _condition(rule: acl.Rule) -> Callable[[Client], bool] | None:
         pattern = re.compile(rule.client_id_regex)
         tests.append(lambda client: pattern.fullmatch(client.client_id) is not None)
     if rule.addresses:
-        networks = [ipaddress.ip_network(text) for text in rule.addresses]
-        tests.append(lambda client: _is_within(client.address, networks))
+        allowed = networks.parse(rule.addresses)
+        tests.append(lambda client: networks.is_within(client.address, allowed))
     if rule.listeners:
         listeners = frozenset(rule.listeners)
         tests.append(lambda client: client.listener in listeners)
     if not tests:
         return None
     return lambda client: all(test(client) for test in tests)
-
-
-def _is_within(address: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped  # a listener for both families
-    return any(found in network for network in networks)

@@ -14,7 +14,7 @@ from fastmq.broker.deadlines import Deadlines
 from fastmq.broker.exchanges import Exchanges
 from fastmq.broker.guards import Guards
 from fastmq.config.schema import Config
-from fastmq.contracts import Authentication, Authenticator, Client, Credentials
+from fastmq.contracts import Authentication, Authenticator, Certificate, Client, Credentials
 from fastmq.errors import ProtocolError
 from fastmq.packets import Connack, Connect, Properties, Publish, Will
 from fastmq.reasons import Reason
@@ -34,6 +34,12 @@ class Refusal(Exception):
         self.reason = reason
         self.why = why
         """For the log; the client hears no more than the reason."""
+
+
+def _identity(certificate: Certificate, which: str) -> str:
+    if which == "san":
+        return next(iter(certificate.alternative_names), "")
+    return {"cn": certificate.common_name, "dn": certificate.subject}.get(which, "")
 
 
 class Handshake:
@@ -77,7 +83,7 @@ class Handshake:
             self._check(connect)
             if connect.properties.authentication_method is not None:
                 self._later(conn, connect, self._enhanced(conn, connect))
-            elif self._authenticators or self._guards is not None:
+            elif self._authenticators or self._guards is not None or self._certified(conn):
                 self._later(conn, connect, self._authenticate(conn, connect, is_bridge))
             else:
                 if not self._allows_anonymous(conn):
@@ -124,14 +130,40 @@ class Handshake:
             peer=self._hub.peer(conn),
             version=connect.version,
             listener=self._listeners[self._hub.listener(conn)].title,
+            certificate=getattr(self._hub.sinks.sink(conn), "certificate", None),
         )
 
     def _allows_anonymous(self, conn: int) -> bool:
         here = self._listeners[self._hub.listener(conn)].allow_anonymous
         return here == "yes" if here else self._config.auth.allow_anonymous
 
+    def _certified(self, conn: int) -> bool:
+        """Whether a client's certificate may say who it is."""
+        listener = self._listeners[self._hub.listener(conn)]
+        return bool(listener.username_from or listener.client_id_from)
+
+    def _take_certificate(self, conn: int, connect: Connect, certificate: Certificate | None) -> bool:
+        """Takes user name and client identifier from the certificate, as the listener says; whether that is proof."""
+        listener = self._listeners[self._hub.listener(conn)]
+        if certificate is None or not self._certified(conn):
+            return False
+        username = _identity(certificate, listener.username_from)
+        client_id = _identity(certificate, listener.client_id_from)
+        if (listener.username_from and not username) or (listener.client_id_from and not client_id):
+            raise Refusal(Reason.NOT_AUTHORIZED, "its certificate has no such name")
+        if client_id:
+            connect.client_id = client_id
+            self._check(connect)
+        if username:
+            connect.username = username
+        return bool(username)
+
     async def _authenticate(self, conn: int, connect: Connect, is_bridge: bool) -> None:
         credentials = self._credentials(conn, connect)
+        if self._take_certificate(conn, connect, credentials.certificate):
+            await self._admit(conn, connect, credentials, Properties(), is_bridge)
+            return
+        credentials = self._credentials(conn, connect)  # the client identifier may be another now
         for authenticator in self._authenticators:
             answer = await authenticator.authenticate(credentials)
             if answer is not None:

@@ -99,7 +99,9 @@ class Worker:
         self._commits: Commits | None = None
         self.hub = make_hub(config)
         self.listeners: list[Listener] = []
-        self._sockets = Listeners(self.hub)
+        self._sockets = Listeners(
+            self.hub, connect_timeout_s=config.mqtt.connect_timeout_s, packet_max=config.mqtt.packet_max_bytes
+        )
         self._exchanges = Exchanges(self.hub, enhanced)
         self._guards = Guards(self.hub, authorizer) if authorizer is not None else None
         self._handshake = Handshake(self.hub, config, authenticators, self._exchanges, self._guards)
@@ -119,7 +121,8 @@ class Worker:
         try:
             if self._store is not None:
                 self._commits = self._restore(self._store)
-            self.listeners = [self._sockets.open(listener) for listener in self.config.listen]
+            self.hub.sinks.turn_soon = lambda: loop.call_soon(self.hub.on_ready)
+            self.listeners = [await self._sockets.open(listener) for listener in self.config.listen]
         except BaseException:
             self._sockets.close()
             if self._commits is not None:
@@ -188,6 +191,7 @@ class Worker:
 
     def _tick(self) -> None:
         self._systopics.tick()
+        self._sockets.tick()
         if self._guards is not None:
             self._guards.tick()
 

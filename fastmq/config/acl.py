@@ -1,12 +1,11 @@
 """Rules of access control, a table each: `[[acl.rules]]` with `permission = "allow"` or `"deny"`."""
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fastmq import topics
-from fastmq.config import placeholders
+from fastmq.config import networks, placeholders
 from fastmq.config.setting import setting
 from fastmq.errors import TopicFilterInvalid
 
@@ -53,11 +52,10 @@ class _Rule:
                 re.compile(getattr(self, key))
             except re.error as error:
                 return key, f"is no regular expression: {error}"
-        for text in self.addresses:
-            try:
-                ipaddress.ip_network(text)
-            except ValueError as error:
-                return "addresses", str(error)
+        try:
+            networks.parse(self.addresses)
+        except ValueError as error:
+            return "addresses", str(error)
         return None
 
 

@@ -70,7 +70,7 @@ def _item(tables: Tables, given: object) -> object:
     if not tables.told_by:
         kind = tables.kinds[""]
         if isinstance(given, str):
-            return kind.parse(given)
+            return _checked(kind.parse(given))
         if not isinstance(given, dict):
             raise ValueError(f"must be an address like tcp://127.0.0.1:1883, not {values.given_shown(given)}")
         if not isinstance(given.get("url"), str):
@@ -102,7 +102,10 @@ def _filled(kind: type[Any], start: Any, given: dict[str, object], besides: str)
     for each in known.values():
         if each.setting.not_empty and not options.get(each.name, each.default):
             raise ItemError(0, each.name, "must be set")
-    made = replace(start, **options)
-    if (problem := getattr(made, "wrong", lambda: None)()) is not None:
+    return _checked(replace(start, **options))
+
+
+def _checked(item: object) -> object:
+    if (problem := getattr(item, "wrong", lambda: None)()) is not None:
         raise ItemError(0, *problem)
-    return made
+    return item

@@ -2,6 +2,7 @@
 
 SPEC_BROKER chooses it: nothing is fastmq from this checkout, `fastmq-durable` the same with a store in a folder of its
 own, `mosquitto` the one on PATH (to check the tests against a second implementation), `host:port` a running one.
+SPEC_DOOR is how fastmq is reached: `tcp`, or `tls`, `ws`, `wss`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokerdoors import know, listener
 from tests.brokerproc import Setting, ended_cleanly, start_fastmq, start_mosquitto
 
 Address = tuple[str, int]
@@ -21,6 +23,7 @@ Settings = Mapping[str, Setting]
 
 CHOICE = os.environ.get("SPEC_BROKER", "fastmq")
 OURS = ("fastmq", "fastmq-durable")
+DOOR = os.environ.get("SPEC_DOOR", "tcp")
 
 _MOSQUITTO_NAMES = {
     "mqtt.packet_max_bytes": "max_packet_size",
@@ -52,9 +55,11 @@ def running(settings: Settings, program: str = "") -> Iterator[Address]:
         started = (
             start_mosquitto({}, Path(folder), _mosquitto_lines(settings))
             if CHOICE == "mosquitto"
-            else start_fastmq(settings, program)
+            else start_fastmq(settings, program, listener(DOOR, Path(folder)))
         )
         with ended_cleanly(started) as broker:
+            if CHOICE in OURS and not program:
+                know(DOOR, (broker.host, broker.port), Path(folder))
             yield broker.host, broker.port
 
 

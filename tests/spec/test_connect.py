@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import contextlib
 import string
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from tests.spec.brokers import Address
 from tests.spec.conftest import Dial, Join
 from tests.spec.normative import normative, normative311
 from tests.spec.versions import before_5, every_version, from_311
-from tests.wireclient import Connack, ConnectionEnded, Disconnect, Pingresp, Will, encode
+from tests.wireclient import Connack, ConnectionEnded, Disconnect, Pingresp, Will, doors, encode
 from tests.wireclient import properties as p
 
 
@@ -132,7 +132,7 @@ _UNACCEPTABLE_VERSION = (b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00")
 
 
 def _answer(address: Address, wire: bytes) -> bytes:
-    with socket.create_connection(address, timeout=5) as s:
+    with contextlib.closing(doors.enter(address, 5)) as s:
         s.sendall(wire)
         got = b""
         while chunk := s.recv(100):

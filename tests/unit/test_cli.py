@@ -69,8 +69,9 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
         (["--set", "maximum_qos=1"], "--set: maximum_qos: no such setting; did you mean mqtt.maximum_qos?"),
         (["--set", "mqtt.maximum_qos"], "--set: mqtt.maximum_qos: write it as section.key=value"),
         (
-            ["--listen", "ws://a:1"],
-            "--listen: listen[0]: 'ws://a:1': ws:// is not supported; this version listens on tcp://",
+            ["--listen", "quic://a:1"],
+            "--listen: listen[0]: 'quic://a:1': quic:// is not supported; this version listens on "
+            "tcp://, tls://, ws://, wss://, unix://",
         ),
     ],
 )

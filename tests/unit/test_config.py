@@ -190,6 +190,9 @@ def test_text_becomes_the_value(key: str, text: str, expected: object) -> None:
         ("TCP://Host.example:0/", Listener("tcp", "Host.example", 0)),
         ("tcp://[::1]:65535", Listener("tcp", "::1", 65_535)),
         ("tcp://[::]", Listener("tcp", "::", 1883)),
+        ("ws://a", Listener("ws", "a", 8083)),
+        ("ws://a:1/", Listener("ws", "a", 1, path="/")),
+        ("unix:///run/a.sock", Listener("unix", "/run/a.sock", 0)),
     ],
 )
 def test_an_address_is_parsed_and_shown(url: str, expected: Listener) -> None:
@@ -202,7 +205,7 @@ def test_an_address_is_parsed_and_shown(url: str, expected: Listener) -> None:
     [
         ("127.0.0.1:1883", "is no address; write it as tcp://127.0.0.1:1883"),
         ("", "is no address"),
-        ("wss://x:1", "wss:// is not supported; this version listens on tcp://"),
+        ("quic://x:1", "quic:// is not supported; this version listens on tcp://, tls://, ws://, wss://, unix://"),
         ("tcp://", "the host is missing"),
         ("tcp://:1883", "the host is missing; 127.0.0.1 is this machine only, 0.0.0.0 every network"),
         ("tcp://::1:1883", "an IPv6 address in brackets"),

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tests.wireclient import encode
+from tests.wireclient import doors, encode
 from tests.wireclient.decode import Ack, Connack, Disconnect, Packet, Pingresp, Publish, Suback, Unsuback, decode
 from tests.wireclient.encode import Text, Will
 from tests.wireclient.properties import Properties
@@ -29,8 +29,7 @@ class Client:
         self.version = version
         self.client_id: Text = ""
         self.connack: Connack | None = None
-        self._socket = socket.create_connection(address, timeout=PATIENCE_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = doors.enter(address, PATIENCE_S)
         self._inbox = bytearray()
         self._set_aside: deque[Packet] = deque()
         self._last_id = 0

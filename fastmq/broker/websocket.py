@@ -1,0 +1,163 @@
+"""MQTT over WebSocket (MQTT 5, section 6): the upgrade, and frames to and from the engine's bytes."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from fastmq._sink import Sinks
+from fastmq.broker.proxy import forwarded_for
+from fastmq.broker.streams import END_S, WRITE_HIGH_BYTES, peer_text
+from fastmq.broker.tls import certificate_of
+from fastmq.config.listener import Listener
+from fastmq.config.networks import Network, is_within, parse
+from fastmq.contracts import Certificate
+from fastmq.errors import StartError
+
+try:
+    from picows import (
+        WSCloseCode,
+        WSFrame,
+        WSListener,
+        WSMsgType,
+        WSTransport,
+        WSUpgradeRequest,
+        WSUpgradeResponse,
+        WSUpgradeResponseWithListener,
+        ws_create_server,
+    )
+except ImportError as error:
+    raise StartError("ws:// and wss:// need picows: pip install picows") from error
+
+PROTOCOLS: Final = ("mqtt", "mqttv5", "mqttv3.1.1", "mqttv3.1")
+"""Subprotocols that are taken; the first that the client offers of them [MQTT-6.0.0-3]."""
+VERSION: Final = "13"
+"""RFC 6455, section 4.1."""
+HELP: Final = b"This is an MQTT broker. Connect to it with an MQTT client over WebSocket, subprotocol `mqtt`.\n"
+
+
+class Stream(WSListener):
+    """One connection, as `_sink.Sinks` and picows see it."""
+
+    def __init__(
+        self, sinks: Sinks, listener: int, trusted: Sequence[Network], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._sinks = sinks
+        self._listener = listener
+        self._trusted = trusted
+        self._loop = loop
+        self._conn = -1
+        self._transport: WSTransport | None = None
+        self.peer = ""
+        self.certificate: Certificate | None = None
+
+    # -- picows' side --------------------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        below = transport.underlying_transport
+        below.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self.peer = peer_text(below.get_extra_info("peername"))
+        self.certificate = certificate_of(below)
+        forwarded = transport.request.headers.getall("X-Forwarded-For", ())
+        if forwarded and is_within(self.peer.rpartition(":")[0].strip("[]"), self._trusted):
+            self.peer = forwarded_for(",".join(forwarded), self.peer, self._trusted)
+        self._conn = self._sinks.attach(self._listener, self)
+        if self._conn < 0:
+            transport.send_close(WSCloseCode.TRY_AGAIN_LATER)
+            transport.disconnect()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind in (WSMsgType.BINARY, WSMsgType.CONTINUATION) and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
+            self._sinks.receive(self._conn, frame.get_payload_as_memoryview())
+        elif kind == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+        elif kind not in (WSMsgType.PING, WSMsgType.PONG):
+            transport.send_close(WSCloseCode.UNSUPPORTED_DATA)  # [MQTT-6.0.0-1]
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._transport = None
+        self._sinks.lost(self._conn)
+
+    def pause_writing(self) -> None:
+        self._sinks.block(self._conn, True)
+
+    def resume_writing(self) -> None:
+        self._sinks.block(self._conn, False)
+
+    # -- the engine's side ---------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.send(WSMsgType.BINARY, data)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.underlying_transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.underlying_transport.resume_reading()
+
+    def end(self) -> None:
+        """Says that it closes, sends what it still has, and closes."""
+        transport = self._transport
+        if transport is not None and not transport.is_close_frame_sent:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+            self._loop.call_later(END_S, self._cut)
+
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.disconnect(False)
+
+
+async def serve(
+    settings: Listener, sinks: Sinks, listener: int, frame_max: int, timeout_s: float, **options: Any
+) -> asyncio.AbstractServer:
+    """Takes WebSocket clients from a listening socket."""
+    loop = asyncio.get_running_loop()
+    trusted = parse(settings.trusted_proxies)
+    factory = _upgrader(settings, lambda: Stream(sinks, listener, trusted, loop))
+    server: asyncio.AbstractServer = await ws_create_server(
+        factory,
+        websocket_handshake_timeout=timeout_s,
+        max_frame_size=frame_max,
+        enable_auto_pong=True,
+        use_aiofastnet=False,
+        logger_name="fastmq",
+        **options,
+    )
+    return server
+
+
+def _upgrader(settings: Listener, make: Callable[[], Stream]) -> Callable[[WSUpgradeRequest], Any]:
+    origins = frozenset(each.lower() for each in settings.origins)
+
+    def upgrade(request: WSUpgradeRequest) -> Any:
+        if request.path.decode("latin-1").partition("?")[0] != settings.path:
+            return _refused(404, f"MQTT is at {settings.path}.\n".encode())
+        if "websocket" not in request.headers.get("Upgrade", "").lower():
+            return _refused(426, HELP, {"Upgrade": "websocket"})
+        if request.headers.get("Sec-WebSocket-Version") != VERSION:
+            return _refused(426, HELP, {"Upgrade": "websocket", "Sec-WebSocket-Version": VERSION})
+        if origins and request.headers.get("Origin", "").lower() not in origins and "Origin" in request.headers:
+            return _refused(403, b"Pages of this origin may not connect: see `origins` of the listener.\n")
+        chosen = _chosen(request.headers.getall("Sec-WebSocket-Protocol", ()))
+        if chosen is None:
+            return _refused(400, b"Sec-WebSocket-Protocol must offer `mqtt`.\n")
+        response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": chosen})
+        return WSUpgradeResponseWithListener(response, make())
+
+    return upgrade
+
+
+def _chosen(offers: Iterable[str]) -> str | None:
+    offered = [each.strip() for offer in offers for each in offer.split(",")]
+    return next((each for each in offered if each in PROTOCOLS), None)
+
+
+def _refused(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Any:
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body, headers), None)
