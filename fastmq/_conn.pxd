@@ -8,6 +8,7 @@ A connection is named outside by its id: generation << 32 | slot, so a stale id 
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastmq._link cimport Wire
+from fastmq._meter cimport Meter
 from fastmq._protocol cimport Peer, Protocol
 from fastmq._router cimport Router
 from fastmq._session cimport Sessions
@@ -20,6 +21,7 @@ cdef enum:
     READ_MAX = 65536             # bytes of one connection a turn
     IN = 1                       # what epoll watches of a connection
     OUT = 2
+    METERS = 3                   # a connection's own, its user's, its listener's
     LISTED = 1                   # of `closing`: on the core's list
     REAPED = 2                   # off it: the session is gone, last words may still leave
 
@@ -68,6 +70,8 @@ cdef struct Conn:
     uint8_t has_news             # it is on the core's list of sinks
     uint8_t blocked              # its sink takes nothing for now
     uint8_t reads                # its sink knows that it is to read
+    uint8_t throttled            # it waits since it sent too much
+    Meter* meters[METERS]        # NULL: none
     Conn* next_sink
     Ended* ended                 # for the day when it ends; NULL: it has a socket
 
@@ -115,6 +119,7 @@ cdef struct Core:
     uint32_t slow_after_ms
     uint32_t connect_timeout_ms
     uint32_t connections_max
+    uint32_t pause_max_ms        # who sends so much that it would have to wait longer is disconnected
     int epfd
     int timer_fd
     int wake_fd                  # an eventfd: the next turn comes at once

@@ -10,13 +10,17 @@ from fastmq._linux cimport (
     epoll_event, iovec, msghdr, recv, sendmsg, shutdown, write,
 )
 from fastmq._message cimport charge
+from fastmq._meter cimport meter_charge, meter_unref
 from fastmq._protocol cimport (
     AWAIT_CONNECT, CLIENT_LEFT, CLOSING, ESCALATE, LINGERING, OPEN, peer_clear, peer_disconnect, peer_session,
     protocol_packet,
 )
 from fastmq._session cimport Session, session_detach, session_id
 from fastmq._wheel cimport timer_arm, timer_cancel
-from fastmq._wire cimport KEEP_ALIVE_TIMEOUT, MALFORMED, PACKET_TOO_LARGE, PROTOCOL_ERROR, QUOTA_EXCEEDED, get_varint
+from fastmq._wire cimport (
+    KEEP_ALIVE_TIMEOUT, MALFORMED, MESSAGE_RATE_TOO_HIGH, PACKET_TOO_LARGE, PROTOCOL_ERROR, QUOTA_EXCEEDED,
+    get_varint,
+)
 
 cdef enum:
     IOV_MAX_USED = 64
@@ -208,6 +212,7 @@ cdef void conn_free(Conn* c) noexcept nogil:
     cdef Link* l = &c.peer.link
     cdef Link** at = &core.wire.dirty
     cdef Conn** before = &core.sinks
+    cdef int i
     if c.has_news:
         while before[0] != c:
             before = &before[0].next_sink
@@ -220,6 +225,9 @@ cdef void conn_free(Conn* c) noexcept nogil:
     timer_cancel(&c.timer)
     link_clear(l)
     peer_clear(&c.peer)
+    for i in range(METERS):
+        if c.meters[i] != NULL:
+            meter_unref(c.meters[i])
     drop_rest(c)
     if c.fd >= 0:
         close(c.fd)
@@ -330,6 +338,28 @@ cdef void conn_wait(Conn* c, Conn* target) noexcept nogil:
     watch(c, c.events & ~IN)
 
 
+cdef void conn_charge(Conn* c, uint32_t n) noexcept nogil:
+    """Counts a PUBLISH of n bytes. Who sends too fast is not read from until its debt is paid, or is disconnected."""
+    cdef int64_t now = c.core.router.now_ms, wait = 0, each
+    cdef int i
+    for i in range(METERS):
+        if c.meters[i] != NULL:
+            each = meter_charge(c.meters[i], n, now)
+            if each > wait:
+                wait = each
+    if wait == 0:
+        return
+    c.core.router.stats.publish_throttled += 1
+    if wait > c.core.pause_max_ms:
+        conn_close(c, MESSAGE_RATE_TOO_HIGH, True)
+        return
+    c.throttled = 1
+    c.waits_for = 0
+    c.waits_until_ms = now + wait
+    enlist(c, WAITING)
+    watch(c, c.events & ~IN)
+
+
 cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
     """Parses and acts on whole packets; returns how many bytes it used. Stops when c is closed, or listed for later."""
     cdef Core* core = c.core
@@ -366,6 +396,11 @@ cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
             conn_close(c, <uint8_t> verdict if verdict != CLIENT_LEFT else 0,
                        verdict != CLIENT_LEFT or c.peer.keep_will)
             break
+        if c.meters[0] != NULL and p[at - used - 1 - length] >> 4 == 3:
+            conn_charge(c, 1 + used + length)
+            if c.listed != NOT_LISTED or c.closing:
+                core.router.congested = NULL
+                break
         if core.router.congested != NULL:
             target = <Conn*> core.router.congested
             core.router.congested = NULL

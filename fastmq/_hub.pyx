@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from fastmq._access cimport Access, Denied, guard_set
 from fastmq._conn cimport (
-    Conn, Core, Gone, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
+    Conn, Core, Gone, METERS, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
     conn_take_packet, core_find, core_wake, unlist,
 )
 from fastmq._journal cimport (
@@ -17,6 +17,7 @@ from fastmq._journal cimport (
     stored_unref,
 )
 from fastmq._link cimport link_open_gates, link_promise, link_set_aliases
+from fastmq._meter cimport Rates, meter_ref, meter_unref
 from fastmq._message cimport Message, message_new, message_unref
 from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, peer_session
 from fastmq._restore cimport Restoration, restoration_end, restoration_init, restore_batch, restore_message
@@ -127,7 +128,7 @@ cdef class Hub:
         int64_t memory_max=0, uint32_t slow_after_ms=1000, uint32_t connect_timeout_ms=15000,
         str strategy="round_robin", uint32_t group_queue_max=10000, int64_t group_queue_bytes_max=1 << 24,
         uint32_t retained_max=0, int64_t retained_bytes_max=0, uint32_t retained_payload_max=0,
-        bint deny_closes=False,
+        bint deny_closes=False, uint32_t pause_max_ms=10000,
     ) -> None:
         cdef Core* core = &self._core
         self.on_connect = self.on_auth = self.on_tick = self.on_gone = None
@@ -137,6 +138,7 @@ cdef class Hub:
         core.slow_after_ms = slow_after_ms
         core.connect_timeout_ms = connect_timeout_ms
         core.connections_max = connections_max
+        core.pause_max_ms = pause_max_ms
         if not core_open(core, packet_max, output_max):
             raise OSError("the engine could not get its epoll set, timer or memory")
         self._open = True
@@ -625,6 +627,22 @@ cdef class Hub:
             session_bar(peer_session(&c.peer))
             session_pump(peer_session(&c.peer))
             core_wake(&self._core)
+        return True
+
+    def limit(self, uint64_t id, list rates not None) -> bool:
+        """Holds a connection to these rates, at most 3 `Rates`, from now on. False: it is gone."""
+        cdef Conn* c = core_find(&self._core, id)
+        cdef int i
+        cdef Rates each
+        if c == NULL or c.closing:
+            return False
+        for i in range(METERS):
+            if c.meters[i] != NULL:
+                meter_unref(c.meters[i])
+                c.meters[i] = NULL
+        for i in range(<int> len(rates)):
+            each = rates[i]
+            c.meters[i] = meter_ref(each._meter)
         return True
 
     def send(self, uint64_t id, bytes packet not None) -> bool:

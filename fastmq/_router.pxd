@@ -31,6 +31,7 @@ cdef struct Stats:               # counted since the start; metrics and $SYS rea
     uint64_t dropped_memory
     uint64_t dropped_offline     # QoS 0 to a session without a connection
     uint64_t dropped_denied
+    uint64_t publish_throttled   # after which their publisher was paused
     uint64_t subscribe_denied
     uint64_t delivery_denied
     uint64_t dropped_lost        # the store no longer had the message

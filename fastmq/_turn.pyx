@@ -142,6 +142,8 @@ cdef void judge(Conn* c) noexcept nogil:
 cdef bint must_wait(Conn* c) noexcept nogil:
     """Whether a connection that holds its input back has still reason to."""
     cdef Conn* target
+    if c.throttled:
+        return c.core.router.now_ms < c.waits_until_ms
     if c.waits_for == 0:
         return c.core.router.now_ms < c.waits_until_ms and (
             router_full(c.core.router) or c.core.router.journal.trouble or journal_full(&c.core.router.journal)
@@ -163,6 +165,7 @@ cdef void release_waiting(Core* core) noexcept nogil:
     while c != NULL:
         after = c.next
         if not must_wait(c):
+            c.throttled = 0
             unlist(c)
             enlist(c, DEFERRED)
             if c.waits_for != conn_id(c):

@@ -19,7 +19,7 @@ __main__ > cli > app | supervisor
 > plugins > contracts | metrics | logs > config
 > _hub > _sink > _turn > _conn > _protocol | _restore > _subscribe > _session | _tap > _share > _link > _router > _codec
 > _inflight > _retain > _trie | _fold | _access > _message > _journal | _records
-> _table | _wheel | _wire | _linux | packets > topics > errors > reasons
+> _table | _wheel | _meter | _wire | _linux | packets > topics > errors > reasons
 """
 LAYERS = [[room.strip() for room in layer.split("|")] for layer in CHAIN.split(">")]
 HEIGHT = {room: -depth for depth, layer in enumerate(LAYERS) for room in layer}

@@ -13,6 +13,7 @@ from fastmq._hub import Hub
 from fastmq.broker.deadlines import Deadlines
 from fastmq.broker.exchanges import Exchanges
 from fastmq.broker.guards import Guards
+from fastmq.broker.limits import Limits
 from fastmq.config.schema import Config
 from fastmq.contracts import Authentication, Authenticator, Certificate, Client, Credentials
 from fastmq.errors import ProtocolError
@@ -59,6 +60,7 @@ class Handshake:
         self._authenticators = tuple(authenticators)
         self._exchanges = exchanges
         self._guards = guards
+        self._limits = Limits(hub, config)
         self._log = logs.get("broker") if config.log.connections else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners = config.listen
@@ -284,6 +286,7 @@ class Handshake:
             return
         if present is None:
             return
+        self._limits.hold(conn, connect.username)
         self._hub.start(conn, accepted[present], round(keepalive * 1000 * mqtt.keepalive_multiplier))
         if self._log is not None:
             self._log.info(

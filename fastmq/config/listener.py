@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fastmq.config import networks
-from fastmq.config.setting import setting
+from fastmq.config.setting import U32_MAX, setting
 
 PORTS: Final = {"tcp": 1883, "tls": 8883, "ws": 8083, "wss": 8084, "unix": 0}
 """What can be listened for, and on which port if none is said."""
@@ -69,6 +69,10 @@ class Listener:
         item="https://example.org",
         help="For WebSocket: the pages from which browsers may come; empty: from any. Programs send no origin.",
     )
+    messages_per_s: int = setting(
+        0, unit="messages/s", min=0, max=U32_MAX, help="What all clients here may publish together; 0: no limit."
+    )
+    bytes_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes of PUBLISH packets.")
     proxy_protocol: bool = setting(
         False,
         help="For `tcp` and `tls` behind a proxy that says who its client is: HAProxy's protocol, version 1 or 2.",

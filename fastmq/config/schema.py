@@ -119,6 +119,29 @@ class LimitsSettings:
         0, min=0, max=U32_MAX, help="How many subscriptions one session may have; 0: no limit."
     )
     sessions_max: int = setting(0, min=0, max=U32_MAX, help="How many sessions the broker keeps; 0: no limit.")
+    messages_per_s: int = setting(
+        0, unit="messages/s", min=0, max=U32_MAX, help="What one client may publish; 0: no limit."
+    )
+    bytes_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes of PUBLISH packets.")
+    user_messages_per_s: int = setting(
+        0, unit="messages/s", min=0, max=U32_MAX, help="What all clients of one user name may publish together."
+    )
+    user_bytes_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes.")
+    burst_s: float = setting(
+        1.0,
+        unit="s",
+        min=0.25,
+        max=3600.0,
+        help="After a silence, as much as in this time may come at once. Who sends more is not read from until it has "
+        "waited for it.",
+    )
+    pause_max_s: float = setting(
+        10.0,
+        unit="s",
+        min=0.0,
+        max=3600.0,
+        help="Who would have to wait longer for what it has sent is disconnected (0x96). 0: at once.",
+    )
     slow_after_ms: int = setting(
         1000,
         unit="ms",

@@ -1,0 +1,144 @@
+"""Rates: what is counted, who waits, and who is not hurt."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastmq._meter import Rates
+from fastmq.testing import BackgroundBroker
+from tests.brokerproc import HOST, await_condition, ended_cleanly, start_fastmq
+from tests.wireclient import Client, encode
+
+TOO_FAST = 0x96
+
+
+@given(
+    st.integers(0, 2000),
+    st.integers(0, 100_000),
+    st.lists(st.tuples(st.integers(0, 1_000_000), st.integers(0, 5000)), max_size=50),
+)
+def test_buckets_against_exact_arithmetic(
+    messages_per_s: int, bytes_per_s: int, sent: list[tuple[int, int]]
+) -> None:
+    rates = Rates(messages_per_s, bytes_per_s, 2.0)
+    now = 0
+    have = [Fraction(max(1, 2 * messages_per_s)), Fraction(max(1, 2 * bytes_per_s))]
+    for size, pause in sent:
+        now += pause
+        waits = [0]
+        for at, (rate, n) in enumerate(((messages_per_s, 1), (bytes_per_s, size))):
+            if rate:
+                have[at] = min(have[at] + Fraction(pause * rate, 1000), Fraction(max(1, 2 * rate))) - n
+                if have[at] < 0:
+                    waits.append(int(-have[at] * 1000 / rate) + 1)
+        assert abs(rates.charge(size, now) - max(waits)) <= 1  # doubles
+
+
+@contextmanager
+def limited(*listeners: dict[str, object], **limits: float) -> Iterator[tuple[BackgroundBroker, ExitStack]]:
+    settings = {f"limits__{key}": value for key, value in limits.items()}
+    with BackgroundBroker(**settings) as broker, ExitStack() as clients:
+        yield broker, clients
+
+
+def join(broker: BackgroundBroker, clients: ExitStack, name: str, user: str | None = None) -> Client:
+    client = Client((broker.host, broker.port))
+    clients.callback(client.close)
+    assert client.connect(name, username=user).code == 0
+    return client
+
+
+def blast(client: Client, n: int, size: int = 10) -> None:
+    client.send(b"".join(encode.publish(5, "t", b"x" * size, qos=1, packet_id=1 + at) for at in range(n)))
+
+
+def acknowledged(client: Client, n: int) -> float:
+    """Seconds until n acknowledgements have come."""
+    start = time.monotonic()
+    for at in range(n):
+        client.expect_ack("PUBACK", 1 + at, code=0x10)
+    return time.monotonic() - start
+
+
+def test_who_sends_too_fast_is_paused_and_loses_nothing() -> None:
+    with limited(messages_per_s=100) as (broker, clients):
+        client, other = join(broker, clients, "fast"), join(broker, clients, "other")
+        blast(client, 200)  # 100 at once, 100 within a second
+        other.publish("t", qos=1)
+        other.ping()
+        assert 0.8 <= acknowledged(client, 200) < 3
+        client.ping()
+        assert broker.stats()["publish_throttled"] >= 1
+
+
+def test_bytes_count_too() -> None:
+    with limited(bytes_per_s=100_000) as (broker, clients):
+        client = join(broker, clients, "fast")
+        blast(client, 20, 10_000)
+        assert 0.8 <= acknowledged(client, 20) < 4
+
+
+def test_keep_alive_does_not_end_who_is_paused() -> None:
+    with limited(messages_per_s=10, pause_max_s=60) as (broker, clients):
+        client = Client((broker.host, broker.port))
+        clients.callback(client.close)
+        client.connect("fast", keep_alive=1)
+        blast(client, 40)
+        assert 2.5 <= acknowledged(client, 40) < 6
+
+
+def test_who_would_have_to_wait_too_long_is_disconnected() -> None:
+    with limited(bytes_per_s=1000, pause_max_s=2) as (broker, clients):
+        client = join(broker, clients, "huge")
+        blast(client, 1, 10_000)
+        client.expect_ack("PUBACK", 1, code=0x10)
+        client.expect_disconnect(TOO_FAST)
+
+
+def test_clients_of_a_user_share_its_rate() -> None:
+    with limited(user_messages_per_s=100) as (broker, clients):
+        first, second = join(broker, clients, "a", "ada"), join(broker, clients, "b", "ada")
+        other, nameless = join(broker, clients, "c", "bob"), join(broker, clients, "d")
+        blast(first, 100)
+        acknowledged(first, 100)
+        blast(second, 100)
+        blast(other, 90)
+        assert acknowledged(other, 90) < 0.5
+        blast(nameless, 300)
+        assert acknowledged(nameless, 300) < 0.5
+        assert 0.5 <= acknowledged(second, 100) < 3
+
+
+def test_a_listener_has_a_rate_of_its_own() -> None:
+    listeners = [{"url": f"tcp://{HOST}:0", "messages_per_s": 100}, {"url": f"tcp://{HOST}:0"}]
+    with ended_cleanly(start_fastmq(listen=json.dumps(listeners))) as broker, ExitStack() as clients:
+        ports = [int(line.rpartition(":")[2]) for line in broker.log_text().splitlines() if "listening" in line]
+        await_condition(lambda: broker.log_text().count("listening") == 2)
+        ports = [int(line.rpartition(":")[2]) for line in broker.log_text().splitlines() if "listening" in line]
+        made = [Client((HOST, port)) for port in (ports[0], ports[0], ports[1])]
+        for at, client in enumerate(made):
+            clients.callback(client.close)
+            client.connect(f"c{at}")
+            blast(client, 100)
+        assert acknowledged(made[2], 100) < 0.5
+        assert 0.5 <= acknowledged(made[0], 100) + acknowledged(made[1], 100) < 4
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_rates_hold_for_every_version_and_qos(version: int) -> None:
+    with limited(messages_per_s=50) as (broker, clients):
+        client = Client((broker.host, broker.port), version)
+        clients.callback(client.close)
+        client.connect("fast")
+        start = time.monotonic()
+        client.send(b"".join(encode.publish(version, "t", b"x", qos=0) for _ in range(100)))
+        client.ping()
+        assert 0.8 <= time.monotonic() - start < 3
