@@ -45,7 +45,7 @@ cdef void bucket_start(Bucket* b, double per_s, double burst_s) noexcept nogil:
 
 
 cdef class Rates:
-    """What clients that share it may send: messages and bytes a second, 0 = no limit; in a burst as much as in burst_s."""
+    """What clients that share it may send in a second, 0 = no limit; in a burst, as much as in burst_s."""
 
     def __cinit__(self, double messages_per_s, double bytes_per_s, double burst_s=1.0):
         self._meter = <Meter*> calloc(1, sizeof(Meter))

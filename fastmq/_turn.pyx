@@ -5,8 +5,8 @@ from libc.stdlib cimport free, malloc
 
 from fastmq._conn cimport (
     Conn, DEFERRED, Ended, Gone, HEADROOM, LISTED, LISTENERS_MAX, NOT_LISTED, OUT, READ_MAX, WAITING, conn_close,
-    conn_flush, conn_free, conn_go_on, conn_id, conn_linger, conn_new, conn_ready, conn_reap, core_find, core_wake, enlist, unlist,
-    watch,
+    conn_flush, conn_free, conn_go_on, conn_id, conn_linger, conn_new, conn_ready, conn_reap, core_find, core_wake,
+    enlist, unlist, watch,
 )
 from fastmq._journal cimport journal_full, stored_unref
 from fastmq._link cimport Link, link_is_gated, wire_clear

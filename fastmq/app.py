@@ -91,5 +91,7 @@ async def _serve(config: Config, store: SqliteStore | None) -> int:
         log.info("what must last is kept", file=store.path, durability=config.store.durability)
     await stop.wait()
     await worker.stop()
+    if chain is not None:
+        await chain.close()
     work.close()
     return 1 if broken else 0

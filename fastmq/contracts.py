@@ -12,6 +12,7 @@ from fastmq.packets import Properties
 from fastmq.reasons import Reason
 
 __all__ = [
+    "AccessRule",
     "Authentication",
     "Authenticator",
     "Authorizer",
@@ -83,6 +84,30 @@ class Credentials:
         """The client's IP address without its port."""
         return self.peer.rpartition(":")[0].strip("[]")
 
+    @property
+    def values(self) -> dict[str, str | None]:
+        """What `${clientid}` and the like stand for: see `config/placeholders.py`."""
+        return {
+            "clientid": self.client_id or None,
+            "username": self.username,
+            "peerhost": self.address or None,
+            "listener": self.listener or None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRule:
+    """What one client may do, or not; `topic` is a filter as in `acl.rules`, with its places."""
+
+    topic: str
+    allow: bool = True
+    action: str = "all"
+    """`publish`, `subscribe` or `all`."""
+    qos: tuple[int, ...] = ()
+    """Empty: any."""
+    retain: bool | None = None
+    """None: with and without."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authentication:
@@ -91,6 +116,12 @@ class Authentication:
     reason: Reason = Reason.SUCCESS
     client_id: str | None = None
     """The client identifier to use instead of the client's own; None: its own."""
+    username: str | None = None
+    """The user name to use instead of the client's own; None: its own."""
+    superuser: bool = False
+    """Whether it may do everything."""
+    rules: tuple[AccessRule, ...] = ()
+    """What it may do, before all other rules."""
     expires_at: float | None = None
     """Unix time at which the client is disconnected (0x87); None: never."""
     why: str = ""
@@ -117,6 +148,10 @@ class Client:
     """Its IP address."""
     listener: str = ""
     """The name of the listener it came through."""
+    superuser: bool = False
+    """Whether it may do everything."""
+    rules: tuple[AccessRule, ...] = ()
+    """What it may do, as whoever authenticated it said."""
 
     @property
     def values(self) -> dict[str, str | None]:
@@ -132,8 +167,8 @@ class Client:
 class Authorizer(Protocol):
     """Decides what clients may publish and subscribe to: once for each, as a list that the engine then asks."""
 
-    async def access(self, client: Client) -> Access:
-        """What this client may do."""
+    async def access(self, client: Client) -> Access | None:
+        """What this client may do; None: everything."""
         ...
 
     async def refresh(self) -> bool:

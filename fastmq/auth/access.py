@@ -32,7 +32,9 @@ class AccessControl:
         self._lists: OrderedDict[tuple[Line, ...], Access] = OrderedDict()
         self._places: OrderedDict[int, list[str]] = OrderedDict()
 
-    async def access(self, client: Client) -> Access:
+    async def access(self, client: Client) -> Access | None:
+        if client.superuser or not (self._rules or self._file is not None or client.rules):
+            return None
         return self.compiled(client)
 
     async def refresh(self) -> bool:
@@ -63,6 +65,7 @@ class AccessControl:
 
     def rules(self, client: Client) -> Iterator[Rule]:
         """Those that may be for this client, in the order in which they are asked."""
+        yield from rules.from_authentication(client.rules)
         yield from self._rules
         if self._file is not None:
             yield from self._file.value.rules(client)

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastmq.auth.access import AccessControl
+from fastmq.auth.by_client import ByClient
 from fastmq.auth.chain import Chain, Step
 from fastmq.auth.passwords import Passwords
 from fastmq.auth.text_file import TextFileError
 from fastmq.auth.work import Work
-from fastmq.config.auth import PasswordFile
+from fastmq.config.auth import ClientRules, Http, Jwt, PasswordFile
 from fastmq.config.schema import Config
 from fastmq.contracts import Authenticator
 from fastmq.errors import ConfigError, Problem
@@ -49,12 +50,13 @@ def build_chain(config: Config, work: Work) -> Chain | None:
 
 
 def build_access(config: Config, work: Work) -> AccessControl | None:
-    """What the settings say about who may do what; None when they say nothing.
+    """What the settings, and those who authenticate, say about who may do what; None when nobody says anything.
 
     :raises ConfigError: the file cannot be used.
     """
     settings = config.acl
-    if not settings.rules and not settings.file:
+    may_tell = any(isinstance(step, Jwt | Http) for step in config.auth.chain)
+    if not settings.rules and not settings.file and not may_tell:
         return None
     try:
         return AccessControl(settings, work)
@@ -66,4 +68,25 @@ def _passwords(settings: PasswordFile, work: Work) -> Authenticator:
     return Passwords(Path(settings.path), work)
 
 
-MAKERS: Final[dict[type, Callable[[Any, Work], Authenticator]]] = {PasswordFile: _passwords}
+def _tokens(settings: Jwt, work: Work) -> Authenticator:
+    from fastmq.auth.tokens import Tokens  # here: it needs an extra
+
+    return Tokens(settings, work)
+
+
+def _service(settings: Http, work: Work) -> Authenticator:
+    from fastmq.auth.service import Service
+
+    return Service(settings)
+
+
+def _client_rules(settings: ClientRules, work: Work) -> Authenticator:
+    return ByClient(settings)
+
+
+MAKERS: Final[dict[type, Callable[[Any, Work], Authenticator]]] = {
+    PasswordFile: _passwords,
+    ClientRules: _client_rules,
+    Jwt: _tokens,
+    Http: _service,
+}

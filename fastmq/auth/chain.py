@@ -92,6 +92,7 @@ class Step:
             credentials.password,
             credentials.address,
             credentials.listener,
+            credentials.certificate.subject if credentials.certificate is not None else None,
         ):
             data = part.encode() if isinstance(part, str) else part
             digest.update(b"-" if data is None else len(data).to_bytes(4, "big") + data)
@@ -121,6 +122,12 @@ class Chain:
             if answer is not None:
                 return answer
         return None
+
+    async def close(self) -> None:
+        """Gives back what the steps hold: connections to their back ends."""
+        for step in self.steps:
+            if (close := getattr(step.authenticator, "close", None)) is not None:
+                await close()
 
 
 def _shown(error: Exception) -> str:

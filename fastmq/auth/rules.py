@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastmq.config import acl, networks, placeholders
-from fastmq.contracts import Client
+from fastmq.contracts import AccessRule, Client
 
 PUBLISH: Final = 1
 SUBSCRIBE: Final = 2
 ANY_QOS: Final = 7
 ANY_RETAIN: Final = 3
+
+ACTIONS: Final = {"publish": PUBLISH, "subscribe": SUBSCRIBE, "all": PUBLISH | SUBSCRIBE}
 
 Line = tuple[bytes, bool, int, int, int, bool]
 """As `fastmq._access.Access` takes it."""
@@ -71,12 +73,26 @@ def from_settings(rules: Iterable[acl.Rule]) -> Iterator[Rule]:
                 text.removeprefix(acl.LITERAL),
                 isinstance(rule, acl.Allow),
                 f"acl.rules[{at}]",
-                {"publish": PUBLISH, "subscribe": SUBSCRIBE, "all": PUBLISH | SUBSCRIBE}[rule.action],
+                ACTIONS[rule.action],
                 sum(1 << qos for qos in rule.qos) or ANY_QOS,
                 {"no": 1, "yes": 2, "": ANY_RETAIN}[rule.retain],
                 literal,
                 _condition(rule),
             )
+
+
+def from_authentication(rules: Iterable[AccessRule]) -> Iterator[Rule]:
+    """What came along with a client's authentication."""
+    for at, rule in enumerate(rules):
+        yield Rule(
+            rule.topic.removeprefix(acl.LITERAL),
+            rule.allow,
+            f"acl[{at}] of its authentication",
+            ACTIONS[rule.action],
+            sum(1 << qos for qos in rule.qos) or ANY_QOS,
+            {False: 1, True: 2, None: ANY_RETAIN}[rule.retain],
+            rule.topic.startswith(acl.LITERAL),
+        )
 
 
 def _condition(rule: acl.Rule) -> Callable[[Client], bool] | None:

@@ -33,7 +33,7 @@ class Guards:
         self._refreshing: asyncio.Task[None] | None = None
         hub.on_denied = self.on_denied
 
-    async def admit(self, conn: int, client: Client) -> Access:
+    async def admit(self, conn: int, client: Client) -> Access | None:
         """Holds the connection of a client to what this client may do, from now on and when the rules change."""
         self._sweep()
         self._clients[conn] = client  # first: the rules may change while the list is made

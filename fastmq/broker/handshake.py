@@ -172,7 +172,7 @@ class Handshake:
                 if answer.reason >= 0x80:
                     raise Refusal(answer.reason, answer.why)
                 self._known(conn, connect, answer)
-                await self._admit(conn, connect, credentials, Properties(), is_bridge)
+                await self._admit(conn, connect, credentials, Properties(), is_bridge, answer)
                 return
         if connect.username is not None and self._authenticators:
             raise Refusal(Reason.BAD_USER_NAME_OR_PASSWORD, "nobody knows this user")
@@ -181,7 +181,13 @@ class Handshake:
         await self._admit(conn, connect, credentials, Properties(), is_bridge)
 
     async def _admit(
-        self, conn: int, connect: Connect, shown: Credentials, answer: Properties, is_bridge: bool = False
+        self,
+        conn: int,
+        connect: Connect,
+        shown: Credentials,
+        answer: Properties,
+        is_bridge: bool = False,
+        known: Authentication | None = None,
     ) -> None:
         """Finds out what a client may do that has shown who it is, and lets it in."""
         if self._guards is not None:
@@ -191,9 +197,11 @@ class Handshake:
                 username=connect.username,
                 address=shown.address,
                 listener=shown.listener,
+                superuser=known is not None and known.superuser,
+                rules=known.rules if known is not None else (),
             )
             access = await self._guards.admit(conn, client)
-            if (will := connect.will) is not None:
+            if (will := connect.will) is not None and access is not None:
                 allowed, rule = access.publish(will.topic.encode(), will.qos, will.retain)
                 if not allowed:
                     raise Refusal(Reason.NOT_AUTHORIZED, f"its will: {self._guards.why(access, rule)}")
@@ -209,6 +217,8 @@ class Handshake:
         if answer.client_id is not None:
             connect.client_id = answer.client_id
             self._check(connect)
+        if answer.username is not None:
+            connect.username = answer.username
         if answer.expires_at is not None and not self._deadlines.set(conn, answer.expires_at):
             raise Refusal(Reason.NOT_AUTHORIZED, "what it showed has expired")
 

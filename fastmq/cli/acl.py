@@ -62,6 +62,9 @@ def explain(
         client_id=client_id, username=username, address=address, listener=listener or config.listen[0].title
     )
     access = asyncio.run(control.access(client))
+    if access is None:
+        click.echo("There are no rules in the settings. What a token or a service says of a client is not known here.")
+        return
     denied = False
     for each in actions:
         allowed, rule = _ask(access, each, topic, qos, retain)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
+from fastmq.config.secret import MASK, Secret
 from fastmq.config.setting import SIZE_MAX, Declared, Setting, declared_in
 
 WORDS: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -46,6 +47,8 @@ def shown(value: object) -> str:
         return "[" + ", ".join(map(shown, value)) + "]"
     if is_table(value):
         return "{ " + ", ".join(f"{key} = {shown(each)}" for key, each in entries(value)) + " }"
+    if isinstance(value, Secret):
+        return f'"{MASK}"' if value else '""'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -84,6 +87,8 @@ def plain(value: object) -> object:
         return [plain(item) for item in value]
     if is_table(value):
         return {key: plain(each) for key, each in entries(value)}
+    if isinstance(value, Secret):
+        return MASK if value else ""
     return str(value) if isinstance(value, Listener | TopicDurability) else value
 
 
@@ -101,6 +106,7 @@ _TYPE_NAMES: Final[dict[type, str]] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
+    Secret: "a text",
     TopicDurability: "a rule like telemetry/# = os",
 }
 
@@ -111,6 +117,8 @@ def _typed(like: object, given: object) -> object:
         return float(given)
     if isinstance(like, TopicDurability) and type(given) is str:
         return like.parse(given)
+    if isinstance(like, Secret) and type(given) is str:
+        return like.read(given)
     if type(given) is kind:
         return given
     raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {given_shown(given)}")
@@ -121,7 +129,7 @@ def _read(like: object, text: str) -> object:
     try:
         return _READERS[kind](text)
     except (KeyError, ValueError) as error:
-        if kind is TopicDurability:
+        if kind in (TopicDurability, Secret):
             raise
         raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {text!r}") from error
 
@@ -131,6 +139,7 @@ _READERS: Final[dict[type, Callable[[str], Any]]] = {
     int: int,
     float: float,
     str: str,
+    Secret: Secret.read,
     TopicDurability: TopicDurability.parse,
 }
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,9 +26,7 @@ TOO_FAST = 0x96
     st.integers(0, 100_000),
     st.lists(st.tuples(st.integers(0, 1_000_000), st.integers(0, 5000)), max_size=50),
 )
-def test_buckets_against_exact_arithmetic(
-    messages_per_s: int, bytes_per_s: int, sent: list[tuple[int, int]]
-) -> None:
+def test_buckets_against_exact_arithmetic(messages_per_s: int, bytes_per_s: int, sent: list[tuple[int, int]]) -> None:
     rates = Rates(messages_per_s, bytes_per_s, 2.0)
     now = 0
     have = [Fraction(max(1, 2 * messages_per_s)), Fraction(max(1, 2 * bytes_per_s))]
@@ -43,8 +42,8 @@ def test_buckets_against_exact_arithmetic(
 
 
 @contextmanager
-def limited(*listeners: dict[str, object], **limits: float) -> Iterator[tuple[BackgroundBroker, ExitStack]]:
-    settings = {f"limits__{key}": value for key, value in limits.items()}
+def limited(**limits: float) -> Iterator[tuple[BackgroundBroker, ExitStack]]:
+    settings: dict[str, Any] = {f"limits__{key}": value for key, value in limits.items()}
     with BackgroundBroker(**settings) as broker, ExitStack() as clients:
         yield broker, clients
 
