@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Python packages: Debian's mosquitto and its clients, Node.js with the
-# packages in interop/node, Chromium, a C compiler with Python's headers, valgrind. Idempotent, and quick when all is there.
+# packages in interop/node, Chromium, the databases and the directory that brokers ask, a C compiler with Python's
+# headers, valgrind. Idempotent, and quick when all is there.
 # Fails with a sentence that says what is missing.
 set -euo pipefail
 
@@ -30,8 +31,10 @@ has_headers() {
 has_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 has_libc_headers() { echo '#include <stdlib.h>' | gcc -E -x c - >/dev/null 2>&1; }
 
+has_postgresql() { has postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
+
 missing=()
-mosquitto_is_new=
+services=()
 has "$python" || missing+=(python3)
 has_headers || missing+=(python3-dev)
 has_venv || missing+=(python3-venv)
@@ -39,16 +42,20 @@ has gcc || missing+=(gcc)
 { has gcc && has_libc_headers; } || missing+=(libc6-dev)
 has make || missing+=(make)
 has valgrind || missing+=(valgrind)
-has mosquitto || { missing+=(mosquitto); mosquitto_is_new=yes; }
+has mosquitto || { missing+=(mosquitto); services+=(mosquitto); }
 { has mosquitto_pub && has mosquitto_sub; } || missing+=(mosquitto-clients)
 has node || missing+=(nodejs)
 has npm || missing+=(npm)
 has chromium || missing+=(chromium)
+has_postgresql || { missing+=(postgresql); services+=(postgresql); }
+has mariadbd || { missing+=(mariadb-server); services+=(mariadb); }
+has redis-server || { missing+=(redis-server); services+=(redis-server); }
+has slapd || { missing+=(slapd); services+=(slapd); }
 
-# Debian starts a service as soon as its package is unpacked; a second broker on 1883 would answer in place of
-# the one under test. While we install, the policy file forbids every start; it goes again if it was not there.
+# Debian starts a service as soon as its package is unpacked; a second broker on 1883, for one, would answer in place
+# of the one under test. While we install, the policy file forbids every start; it goes again if it was not there.
 install_packages() {
-    if [ -n "$mosquitto_is_new" ] && [ ! -e "$policy" ]; then
+    if [ "${#services[@]}" -gt 0 ] && [ ! -e "$policy" ]; then
         own_policy=yes
         printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
         $as_root chmod 755 "$policy"
@@ -63,15 +70,16 @@ if [ "${#missing[@]}" -gt 0 ]; then
     has apt-get || fail "these must be installed by hand, for there is no apt-get here: ${missing[*]}"
     [ "$(id -u)" -eq 0 ] || { has sudo || fail "run as root, or install by hand: ${missing[*]}"; as_root=sudo; }
     install_packages || fail "apt-get could not install: ${missing[*]}"
-    # Where systemd runs, the next boot would start it too.
-    if [ -n "$mosquitto_is_new" ] && [ -d /run/systemd/system ]; then
-        $as_root systemctl disable --now mosquitto >>"$log" 2>&1 || fail "mosquitto's service could not be stopped"
+    # Where systemd runs, the next boot would start them too.
+    if [ "${#services[@]}" -gt 0 ] && [ -d /run/systemd/system ]; then
+        $as_root systemctl disable --now "${services[@]}" >>"$log" 2>&1 || fail "a new service could not be stopped"
     fi
 fi
 
-for tool in "$python" gcc make valgrind mosquitto mosquitto_pub mosquitto_sub node npm chromium; do
+for tool in "$python" gcc make valgrind mosquitto mosquitto_pub mosquitto_sub node npm chromium mariadbd redis-server slapd; do
     has "$tool" || fail "$tool is still missing after the installation"
 done
+has_postgresql || fail "postgres is still missing after the installation"
 has_headers || fail "$python has no Python.h; install the -dev package of that Python"
 has_venv || fail "$python cannot make virtual environments; install the -venv package of that Python"
 node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||

@@ -7,10 +7,15 @@ from typing import Any, Final
 from fastmq.auth.access import AccessControl
 from fastmq.auth.by_client import ByClient
 from fastmq.auth.chain import Chain, Step
+from fastmq.auth.ldap import Directory
+from fastmq.auth.lookup import Lookup
 from fastmq.auth.passwords import Passwords
+from fastmq.auth.redis import RedisUsers
+from fastmq.auth.sql import MySqlUsers, PostgreSqlUsers
 from fastmq.auth.text_file import TextFileError
 from fastmq.auth.work import Work
 from fastmq.config.auth import ClientRules, Http, Jwt, PasswordFile
+from fastmq.config.databases import Ldap, MySql, PostgreSql, Redis
 from fastmq.config.schema import Config
 from fastmq.contracts import Authenticator
 from fastmq.errors import ConfigError, Problem
@@ -55,7 +60,7 @@ def build_access(config: Config, work: Work) -> AccessControl | None:
     :raises ConfigError: the file cannot be used.
     """
     settings = config.acl
-    may_tell = any(isinstance(step, Jwt | Http) for step in config.auth.chain)
+    may_tell = any(isinstance(step, Jwt | Http | PostgreSql | MySql | Redis | Ldap) for step in config.auth.chain)
     if not settings.rules and not settings.file and not may_tell:
         return None
     try:
@@ -80,6 +85,22 @@ def _service(settings: Http, work: Work) -> Authenticator:
     return Service(settings)
 
 
+def _postgresql(settings: PostgreSql, work: Work) -> Authenticator:
+    return Lookup(settings, PostgreSqlUsers(settings), work)
+
+
+def _mysql(settings: MySql, work: Work) -> Authenticator:
+    return Lookup(settings, MySqlUsers(settings), work)
+
+
+def _redis(settings: Redis, work: Work) -> Authenticator:
+    return Lookup(settings, RedisUsers(settings), work)
+
+
+def _ldap(settings: Ldap, work: Work) -> Authenticator:
+    return Directory(settings)
+
+
 def _client_rules(settings: ClientRules, work: Work) -> Authenticator:
     return ByClient(settings)
 
@@ -89,4 +110,8 @@ MAKERS: Final[dict[type, Callable[[Any, Work], Authenticator]]] = {
     ClientRules: _client_rules,
     Jwt: _tokens,
     Http: _service,
+    PostgreSql: _postgresql,
+    MySql: _mysql,
+    Redis: _redis,
+    Ldap: _ldap,
 }

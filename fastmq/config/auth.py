@@ -5,13 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fastmq.config import networks, placeholders
-from fastmq.config.secret import Secret
+from fastmq.config.databases import CACHE, NAME, NO_SECRET, TIMEOUT, Ldap, MySql, PostgreSql, Redis
 from fastmq.config.setting import setting
-
-NAME = "What `auth` of a listener and the log call it; empty: its method."
-TIMEOUT = "When it has no answer by then, the client is refused."
-NO_SECRET = Secret("")
-CACHE = "How long its answers are remembered; 0: not at all."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +158,7 @@ class ClientRules:
         return None
 
 
-Step = PasswordFile | ClientRules | Jwt | Http
+Step = PasswordFile | ClientRules | Jwt | Http | PostgreSql | MySql | Redis | Ldap
 """Any of them."""
 
-KINDS = (PasswordFile, ClientRules, Jwt, Http)
+KINDS = (PasswordFile, ClientRules, Jwt, Http, PostgreSql, MySql, Redis, Ldap)
