@@ -119,6 +119,9 @@ cdef struct Core:
     uint32_t slow_after_ms
     uint32_t connect_timeout_ms
     uint32_t connections_max
+    uint32_t connect_max         # bytes of a CONNECT
+    uint32_t held[LISTENERS_MAX]  # connections of each listener
+    uint32_t most[LISTENERS_MAX]  # how many it may have, 0 = no limit
     uint32_t pause_max_ms        # who sends so much that it would have to wait longer is disconnected
     int epfd
     int timer_fd
@@ -133,6 +136,12 @@ cdef void enlist(Conn* c, uint8_t which) noexcept nogil
 cdef void unlist(Conn* c) noexcept nogil
 cdef Conn* core_find(Core* core, uint64_t id) noexcept nogil
 cdef void core_wake(Core* core) noexcept nogil
+cdef inline bint listener_full(const Core* core, uint16_t listener) noexcept nogil:
+    """Whether there may be no more connections, of this listener or at all."""
+    if core.connections_max and core.router.stats.connections >= core.connections_max:
+        return True
+    return core.most[listener] != 0 and core.held[listener] >= core.most[listener]
+
 cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil
 cdef void conn_receive(Conn* c, const uint8_t* p, size_t n) noexcept nogil
 cdef uint32_t conn_offers(Conn* c, uint32_t most) noexcept nogil

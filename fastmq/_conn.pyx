@@ -166,6 +166,7 @@ cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil:
         epoll_ctl(core.epfd, EPOLL_CTL_ADD, fd, &event)
     timer_arm(&core.wheel, &c.timer, core.router.now_ms + core.connect_timeout_ms)
     charge(&core.router.ledger, <int64_t> sizeof(Conn))
+    core.held[listener] += 1
     core.router.stats.connections += 1
     if core.router.stats.connections > core.router.stats.connections_peak:
         core.router.stats.connections_peak = core.router.stats.connections
@@ -238,6 +239,7 @@ cdef void conn_free(Conn* c) noexcept nogil:
     core.conns[c.slot] = NULL
     core.free_slots[core.n_free] = c.slot
     core.n_free += 1
+    core.held[c.listener] -= 1
     core.router.stats.connections -= 1
     core.router.ledger.bytes -= <int64_t> sizeof(Conn)
     free(c)
@@ -378,7 +380,7 @@ cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
             break
         if used == 0:
             break
-        if 1 + used + length > core.packet_max:
+        if 1 + used + length > (core.packet_max if c.peer.phase != AWAIT_CONNECT else core.connect_max):
             conn_close(c, PACKET_TOO_LARGE, True)  # [MQTT-3.2.2-15]
             break
         if n - at < 1 + used + length:

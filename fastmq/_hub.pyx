@@ -3,14 +3,15 @@
 
 All methods belong to one thread: the one whose event loop watches `fileno()`. Times are milliseconds of engine time.
 """
+from libc.errno cimport ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastmq._access cimport Access, Denied, guard_set
 from fastmq._conn cimport (
-    Conn, Core, Gone, METERS, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id, conn_open, conn_park,
-    conn_take_packet, core_find, core_wake, unlist,
+    Conn, Core, Gone, LISTENERS_MAX, METERS, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id,
+    conn_open, conn_park, conn_take_packet, core_find, core_wake, unlist,
 )
 from fastmq._journal cimport (
     Journal, KEPT_NOT, Stored, journal_ask, journal_full, journal_gate, journal_rule, journal_take, stored_ref,
@@ -128,7 +129,7 @@ cdef class Hub:
         int64_t memory_max=0, uint32_t slow_after_ms=1000, uint32_t connect_timeout_ms=15000,
         str strategy="round_robin", uint32_t group_queue_max=10000, int64_t group_queue_bytes_max=1 << 24,
         uint32_t retained_max=0, int64_t retained_bytes_max=0, uint32_t retained_payload_max=0,
-        bint deny_closes=False, uint32_t pause_max_ms=10000,
+        bint deny_closes=False, uint32_t pause_max_ms=10000, uint32_t connect_max=262144,
     ) -> None:
         cdef Core* core = &self._core
         self.on_connect = self.on_auth = self.on_tick = self.on_gone = None
@@ -139,6 +140,7 @@ cdef class Hub:
         core.connect_timeout_ms = connect_timeout_ms
         core.connections_max = connections_max
         core.pause_max_ms = pause_max_ms
+        core.connect_max = min(connect_max, packet_max)
         if not core_open(core, packet_max, output_max):
             raise OSError("the engine could not get its epoll set, timer or memory")
         self._open = True
@@ -494,10 +496,16 @@ cdef class Hub:
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
+    def allow_connections(self, uint16_t listener, uint32_t most) -> None:
+        """How many connections of a listener there may be at a time; 0: no limit."""
+        if listener >= LISTENERS_MAX:
+            raise ValueError(f"there are at most {LISTENERS_MAX} listeners")
+        self._core.most[listener] = most
+
     def listen(self, int fd, uint16_t listener) -> None:
         """Accepts from a listening, non-blocking socket; the caller keeps and closes it. OSError: epoll refuses it."""
         self._check()
-        cdef int error = core_listen(&self._core, fd, listener & 0x1FFF)
+        cdef int error = core_listen(&self._core, fd, listener) if listener < LISTENERS_MAX else ENOSPC
         if error:
             raise OSError(error, "epoll refuses the listening socket")
 

@@ -3,15 +3,19 @@
 from libc.stdlib cimport calloc, free
 
 
-cdef int64_t charge_bucket(Bucket* b, double n, int64_t now_ms) noexcept nogil:
-    """Takes n tokens; returns the milliseconds until the debt is paid, 0 = there is none."""
-    if b.per_ms == 0:
-        return 0
+cdef inline void fill(Bucket* b, int64_t now_ms) noexcept nogil:
     if now_ms > b.at_ms:
         b.tokens += (now_ms - b.at_ms) * b.per_ms
         if b.tokens > b.most:
             b.tokens = b.most
         b.at_ms = now_ms
+
+
+cdef int64_t charge_bucket(Bucket* b, double n, int64_t now_ms) noexcept nogil:
+    """Takes n tokens; returns the milliseconds until the debt is paid, 0 = there is none."""
+    if b.per_ms == 0:
+        return 0
+    fill(b, now_ms)
     b.tokens -= n
     if b.tokens >= 0:
         return 0
@@ -67,3 +71,11 @@ cdef class Rates:
     def charge(self, uint32_t n, int64_t now_ms) -> int:
         """Counts a message of n bytes at this time; returns the milliseconds that its sender must wait."""
         return meter_charge(self._meter, n, now_ms)
+
+    def take(self, int64_t now_ms) -> bool:
+        """Counts a message, unless there have been too many: who is refused makes no debt."""
+        fill(&self._meter.messages, now_ms)
+        if self._meter.messages.tokens < 1:
+            return False
+        self._meter.messages.tokens -= 1
+        return True

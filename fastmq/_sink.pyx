@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """See _sink.pxd."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from fastmq._conn cimport (
     Ended, IN, OUT, REAPED, conn_close, conn_id, conn_linger, conn_lost, conn_new, conn_offers, conn_receive, conn_take,
-    core_find,
+    core_find, listener_full,
 )
 from fastmq._link cimport link_mark
 from fastmq._protocol cimport LINGERING
@@ -17,7 +17,10 @@ cdef enum:
 
 
 cdef class Sinks:
-    """Those of one hub. A sink is told to `write`, `pause_reading`, `resume_reading` and `end`; see _sink.pyi."""
+    """Those of one hub. A sink is told to `write`, `pause_reading`, `resume_reading` and `end`; see _sink.pyi.
+
+    No connection has the id -1, which `attach` may return: whatever is told of it is not heard.
+    """
 
     def __cinit__(self):
         self.core = NULL
@@ -31,7 +34,7 @@ cdef class Sinks:
         if self.core == NULL:
             return -1
         self.core.router.now_ms = core_clock(self.core)
-        if self.core.connections_max and self.core.router.stats.connections >= self.core.connections_max:
+        if listener_full(self.core, listener):
             self.core.router.stats.connections_refused += 1
             return -1
         c = conn_new(self.core, -1, listener)
@@ -40,14 +43,14 @@ cdef class Sinks:
         self._by_id[conn_id(c)] = sink
         return conn_id(c)
 
-    def receive(self, uint64_t id, const uint8_t[::1] data) -> bool:
+    def receive(self, int64_t id, const uint8_t[::1] data) -> bool:
         """Input from a sink; what it causes is done soon. False: the connection is gone."""
         cdef Core* core = self.core
         cdef size_t n = data.shape[0]
         cdef Conn* c
         if core == NULL:
             return False
-        c = core_find(core, id)
+        c = core_find(core, <uint64_t> id)
         if c == NULL or c.closing:
             return False
         if n:
@@ -57,9 +60,9 @@ cdef class Sinks:
             self._turn()
         return True
 
-    def block(self, uint64_t id, bint blocked) -> None:
+    def block(self, int64_t id, bint blocked) -> None:
         """Whether a sink takes nothing for now."""
-        cdef Conn* c = core_find(self.core, id) if self.core != NULL else NULL
+        cdef Conn* c = core_find(self.core, <uint64_t> id) if self.core != NULL else NULL
         if c == NULL:
             return
         c.blocked = blocked
@@ -68,19 +71,19 @@ cdef class Sinks:
             link_mark(&c.peer.link)
             self._turn()
 
-    def lost(self, uint64_t id) -> None:
+    def lost(self, int64_t id) -> None:
         """A sink's transport is gone."""
-        cdef Conn* c = core_find(self.core, id) if self.core != NULL else NULL
+        cdef Conn* c = core_find(self.core, <uint64_t> id) if self.core != NULL else NULL
         self._by_id.pop(id, None)
         if c != NULL:
             conn_lost(c)
             self._turn()
 
-    def sink(self, uint64_t id) -> object:
+    def sink(self, int64_t id) -> object:
         """The sink of a connection; None: it has none, or is gone."""
         return self._by_id.get(id)
 
-    def peer(self, uint64_t id) -> str:
+    def peer(self, int64_t id) -> str:
         """'address:port' of a connection that has a sink."""
         sink = self._by_id.get(id)
         return sink.peer if sink is not None else ""

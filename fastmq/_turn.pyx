@@ -6,7 +6,7 @@ from libc.stdlib cimport free, malloc
 from fastmq._conn cimport (
     Conn, DEFERRED, Ended, Gone, HEADROOM, LISTED, LISTENERS_MAX, NOT_LISTED, OUT, READ_MAX, WAITING, conn_close,
     conn_flush, conn_free, conn_go_on, conn_id, conn_linger, conn_new, conn_ready, conn_reap, core_find, core_wake,
-    enlist, unlist, watch,
+    enlist, listener_full, unlist, watch,
 )
 from fastmq._journal cimport journal_full, stored_unref
 from fastmq._link cimport Link, link_is_gated, wire_clear
@@ -62,7 +62,7 @@ cdef void accept_some(Core* core, int fd, uint16_t listener) noexcept nogil:
             if errno != EAGAIN and errno != EINTR and errno != ECONNABORTED:
                 pause_accepting(core)  # out of descriptors, most likely: a listener left ready would spin
             return
-        if core.connections_max and core.router.stats.connections >= core.connections_max:
+        if listener_full(core, listener):
             core.router.stats.connections_refused += 1
             close(peer)
             continue

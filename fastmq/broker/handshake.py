@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Sequence
 from fastmq import logs
 from fastmq._codec import decode_connect, encode
 from fastmq._hub import Hub
+from fastmq.broker.bans import Bans
 from fastmq.broker.deadlines import Deadlines
 from fastmq.broker.exchanges import Exchanges
 from fastmq.broker.guards import Guards
@@ -61,6 +62,7 @@ class Handshake:
         self._exchanges = exchanges
         self._guards = guards
         self._limits = Limits(hub, config)
+        self._bans = Bans(config.bans)
         self._log = logs.get("broker") if config.log.connections else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners = config.listen
@@ -82,6 +84,7 @@ class Handshake:
         try:
             if not connect.username:  # some clients send an empty user name when they have none
                 connect.username = None
+            self._check_door(conn, connect)
             self._check(connect)
             if connect.properties.authentication_method is not None:
                 self._later(conn, connect, self._enhanced(conn, connect))
@@ -95,6 +98,16 @@ class Handshake:
             self._refuse(conn, connect, refusal.reason, refusal.why)
 
     # -- is it acceptable? ---------------------------------------------------------------------------------------------
+
+    def _check_door(self, conn: int, connect: Connect) -> None:
+        """What is asked before anything else, since it is cheap: rates and bans."""
+        if not (self._limits.on_connects or self._bans.any):
+            return
+        address = self._hub.peer(conn).rpartition(":")[0].strip("[]")
+        if not self._limits.may_connect(self._hub.listener(conn), address):
+            raise Refusal(Reason.CONNECTION_RATE_EXCEEDED)
+        if why := self._bans.why(connect.client_id, connect.username, address):
+            raise Refusal(Reason.BANNED, why)
 
     def _check(self, connect: Connect) -> None:
         mqtt = self._mqtt

@@ -1,8 +1,14 @@
 """What clients may send: the rates that each connection is held to."""
 
+from collections import OrderedDict
+from typing import Final
+
 from fastmq._hub import Hub
 from fastmq._meter import Rates
 from fastmq.config.schema import Config
+
+ADDRESSES_MAX: Final = 10_000
+"""Whose connects are counted; then the one that was heard of longest ago is forgotten."""
 
 
 class Limits:
@@ -15,12 +21,31 @@ class Limits:
         self._by_user = bool(limits.user_messages_per_s or limits.user_bytes_per_s)
         self._users: dict[str, Rates] = {}
         self._swept_at = 64
+        self._connects = [Rates(limits.connects_per_s, 0, limits.burst_s) for _ in config.listen]
+        self._addresses: OrderedDict[str, Rates] = OrderedDict()
+        self.on_connects = bool(limits.connects_per_s or limits.address_connects_per_s)
         self._listeners = [
             Rates(each.messages_per_s, each.bytes_per_s, limits.burst_s)
             if each.messages_per_s or each.bytes_per_s
             else None
             for each in config.listen
         ]
+
+    def may_connect(self, listener: int, address: str) -> bool:
+        """Whether one more client may connect now; counts it."""
+        now = self._hub.now_ms
+        limits = self._limits
+        if limits.connects_per_s and not self._connects[listener].take(now):
+            return False
+        if limits.address_connects_per_s and address:
+            found = self._addresses.get(address)
+            if found is None:
+                found = self._addresses[address] = Rates(limits.address_connects_per_s, 0, limits.burst_s)
+                if len(self._addresses) > ADDRESSES_MAX:
+                    self._addresses.popitem(last=False)
+            self._addresses.move_to_end(address)
+            return found.take(now)
+        return True
 
     def hold(self, conn: int, username: str | None) -> None:
         """Holds a connection to its own rates, its user's and its listener's."""

@@ -50,6 +50,10 @@ class Listeners:
             self._contexts.append(contexts)
         bound = _bind_unix(listener) if listener.scheme == "unix" else _bind(listener)
         self._sockets.append((listener, bound))
+        try:
+            self._hub.allow_connections(number, listener.connections_max)
+        except ValueError as error:
+            raise StartError(f"{listener}: {error}") from None
         if listener.proxy_protocol:
             self._tasks.append(asyncio.create_task(self._accept_from_proxies(listener, number, bound, contexts)))
         elif contexts is None and listener.scheme not in WEB:

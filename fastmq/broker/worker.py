@@ -71,6 +71,7 @@ def make_hub(config: Config) -> Hub:
         retained_max=config.retain.messages_max,
         retained_bytes_max=config.retain.bytes_max,
         retained_payload_max=config.retain.payload_max_bytes,
+        connect_max=min(limits.connect_max_bytes, 2**31),
         pause_max_ms=round(limits.pause_max_s * 1000),
         deny_closes=config.acl.deny_action == "disconnect",
     )

@@ -69,6 +69,9 @@ class Listener:
         item="https://example.org",
         help="For WebSocket: the pages from which browsers may come; empty: from any. Programs send no origin.",
     )
+    connections_max: int = setting(
+        0, min=0, max=U32_MAX, help="How many connections there may be here at a time; 0: no limit but that of all."
+    )
     messages_per_s: int = setting(
         0, unit="messages/s", min=0, max=U32_MAX, help="What all clients here may publish together; 0: no limit."
     )

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast
 
-from fastmq.config import acl, auth
+from fastmq.config import acl, auth, bans
 from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
 from fastmq.config.setting import BYTES, SIZE_MAX, U16_MAX, U32_MAX, Declared, Tables, declared_in, setting
@@ -119,6 +119,15 @@ class LimitsSettings:
         0, min=0, max=U32_MAX, help="How many subscriptions one session may have; 0: no limit."
     )
     sessions_max: int = setting(0, min=0, max=U32_MAX, help="How many sessions the broker keeps; 0: no limit.")
+    connect_max_bytes: int = setting(
+        262_144, unit=BYTES, min=1024, max=SIZE_MAX, help="The largest CONNECT, before it is known who sends it."
+    )
+    connects_per_s: int = setting(
+        0, unit="connects/s", min=0, max=U32_MAX, help="How many clients may connect at each listener; 0: no limit."
+    )
+    address_connects_per_s: int = setting(
+        0, unit="connects/s", min=0, max=U32_MAX, help="How many may connect from one IP address. Others hear 0x9F."
+    )
     messages_per_s: int = setting(
         0, unit="messages/s", min=0, max=U32_MAX, help="What one client may publish; 0: no limit."
     )
@@ -269,6 +278,17 @@ class AclSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BanSettings:
+    """Who may not connect, before anybody is asked."""
+
+    rules: tuple[bans.Ban, ...] = setting((), tables=Tables.of(*bans.KINDS), help="Who they are, and until when.")
+    flapping: bool = setting(False, help="Whether clients that connect too often are banned for a while.")
+    flapping_connects: int = setting(15, min=2, max=U32_MAX, help="This often, by one client identifier,")
+    flapping_window_s: float = setting(60.0, unit="s", min=1.0, max=86_400.0, help="within this time, is too often;")
+    flapping_ban_s: float = setting(300.0, unit="s", min=1.0, max=8_640_000.0, help="and this is for how long.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """The log, on standard error."""
 
@@ -300,6 +320,7 @@ class Config:
     systopics: SysTopicsSettings = field(default_factory=SysTopicsSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     acl: AclSettings = field(default_factory=AclSettings)
+    bans: BanSettings = field(default_factory=BanSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 
