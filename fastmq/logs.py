@@ -90,6 +90,11 @@ def configure(level: str, format: str, stream: TextIO | None = None) -> None:
     root.propagate = False
 
 
+def set_level(level: str) -> None:
+    """Writes lines from this level on."""
+    logging.getLogger(ROOT).setLevel(_NUMBERS[level])
+
+
 class TextFormatter(logging.Formatter):
     """`2026-01-31T12:00:00.123Z info broker client connected client=sensor-7 version=5`"""
 

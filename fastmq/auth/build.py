@@ -16,6 +16,7 @@ from fastmq.auth.text_file import TextFileError
 from fastmq.auth.work import Work
 from fastmq.config.auth import ClientRules, Http, Jwt, PasswordFile
 from fastmq.config.databases import Ldap, MySql, PostgreSql, Redis
+from fastmq.config.reload import is_guarded
 from fastmq.config.schema import Config
 from fastmq.contracts import Authenticator
 from fastmq.errors import ConfigError, Problem
@@ -60,8 +61,7 @@ def build_access(config: Config, work: Work) -> AccessControl | None:
     :raises ConfigError: the file cannot be used.
     """
     settings = config.acl
-    may_tell = any(isinstance(step, Jwt | Http | PostgreSql | MySql | Redis | Ldap) for step in config.auth.chain)
-    if not settings.rules and not settings.file and not may_tell:
+    if not is_guarded(config):
         return None
     try:
         return AccessControl(settings, work)

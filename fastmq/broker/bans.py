@@ -40,6 +40,12 @@ class Bans:
         self._flapping: OrderedDict[str, float] = OrderedDict()
         self.any = bool(settings.rules) or settings.flapping
 
+    def renewed(self, settings: BanSettings) -> "Bans":
+        """With other settings, and what is known of clients that connect too often."""
+        made = Bans(settings, self._clock)
+        made._flapping = self._flapping
+        return made
+
     def why(self, client_id: str, username: str | None, address: str) -> str:
         """Why this client may not connect; empty: it may."""
         now = self._clock()

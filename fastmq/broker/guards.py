@@ -30,6 +30,7 @@ class Guards:
         self._clients: dict[int, Client] = {}
         self._swept_at = 64
         self._looked_at = clock()
+        self._renewed = False
         self._refreshing: asyncio.Task[None] | None = None
         hub.on_denied = self.on_denied
 
@@ -44,6 +45,12 @@ class Guards:
             raise
         self._hub.allow(conn, access)
         return access
+
+    def reload(self, authorizer: Authorizer) -> None:
+        """Other rules, for connected clients too."""
+        self._authorizer = authorizer
+        self._renewed = True
+        self._looked_at = float("-inf")
 
     def why(self, access: Access, rule: int) -> str:
         """Where the rule is written that decided."""
@@ -71,8 +78,9 @@ class Guards:
 
     async def _refresh(self) -> None:
         try:
-            if not await self._authorizer.refresh():
+            if not await self._authorizer.refresh() and not self._renewed:
                 return
+            self._renewed = False
             self._sweep(at_once=True)
             for at, (conn, client) in enumerate(list(self._clients.items())):
                 self._hub.allow(conn, await self._authorizer.access(client))

@@ -69,6 +69,14 @@ class Handshake:
         self._deadlines = Deadlines(hub)
         self._cache: dict[tuple[int | None, int | None], tuple[bytes, bytes]] = {}
 
+    def reload(self, config: Config, authenticators: Sequence[Authenticator]) -> None:
+        """Other settings and other steps, for those who connect from now on."""
+        self._config = config
+        self._listeners = config.listen
+        self._authenticators = tuple(authenticators)
+        self._limits = Limits(self._hub, config)
+        self._bans = self._bans.renewed(config.bans)
+
     def on_connect(self, conn: int, body: bytes) -> None:
         """Called by the hub, in its turn."""
         at = 2 + int.from_bytes(body[:2], "big")

@@ -191,6 +191,15 @@ class Worker:
                 self._commits.close()
             self.hub.close()
 
+    def reload(self, config: Config, authenticators: Sequence[Authenticator], authorizer: Authorizer | None) -> None:
+        """Goes on with other settings, of which only those differ that can change: see `config/reload.py`."""
+        self.config = config
+        for number, listener in enumerate(config.listen):
+            self.hub.allow_connections(number, listener.connections_max)
+        self._handshake.reload(config, authenticators)
+        if self._guards is not None and authorizer is not None:
+            self._guards.reload(authorizer)
+
     def _tick(self) -> None:
         self._systopics.tick()
         self._sockets.tick()

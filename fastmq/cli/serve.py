@@ -16,7 +16,8 @@ from fastmq.errors import StartError
 def command(**given: Any) -> None:
     """Run a broker.
 
-    It prints where it listens, and stops on SIGTERM or Ctrl-C after its clients were told.
+    It prints where it listens, reads its settings again on SIGHUP, and stops on SIGTERM or Ctrl-C after its clients
+    were told.
     """
     loaded = settings.gather(**given)
     logs.configure(loaded.config.log.level, loaded.config.log.format)
@@ -29,7 +30,7 @@ def command(**given: Any) -> None:
 
     try:
         with Bar("loading what was stored") as bar:
-            sys.exit(serve(loaded.config, bar))
+            sys.exit(serve(loaded.config, bar, lambda: settings.read(**given).config))
     except StartError as error:
         log.error("cannot start", reason=error)
         sys.exit(1)

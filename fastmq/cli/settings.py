@@ -61,15 +61,25 @@ def gather(
 ) -> Loaded:
     """The settings of file, environment and flags. A wrong one ends the program with code 2 and a line each."""
     try:
-        flags = [_assignment(text) for text in settings]
-        if listen:
-            flags.append(Flag("listen", ",".join(listen), "--listen"))
-        if log_level:
-            flags.append(Flag("log.level", log_level, "--log-level"))
-        return load(config, os.environ, flags)
+        return read(config, listen, settings, log_level)
     except ConfigError as error:
         click.echo(error, err=True)
         sys.exit(EXIT_WRONG_SETTING)
+
+
+def read(
+    config: Path | None, listen: tuple[str, ...] = (), settings: tuple[str, ...] = (), log_level: str | None = None
+) -> Loaded:
+    """As `gather`.
+
+    :raises ConfigError: a setting is wrong.
+    """
+    flags = [_assignment(text) for text in settings]
+    if listen:
+        flags.append(Flag("listen", ",".join(listen), "--listen"))
+    if log_level:
+        flags.append(Flag("log.level", log_level, "--log-level"))
+    return load(config, os.environ, flags)
 
 
 def _assignment(text: str) -> Flag:

@@ -162,3 +162,6 @@ Step = PasswordFile | ClientRules | Jwt | Http | PostgreSql | MySql | Redis | Ld
 """Any of them."""
 
 KINDS = (PasswordFile, ClientRules, Jwt, Http, PostgreSql, MySql, Redis, Ldap)
+
+TELL_RULES = (Jwt, Http, PostgreSql, MySql, Redis, Ldap)
+"""Those that may say what a client may do, too."""

@@ -122,7 +122,8 @@ class Listener:
         if self.client_certificates and not self.client_ca:
             return "client_ca", "must be set: client_certificates asks for certificates"
         if not self.client_certificates:
-            for key in ("client_ca", "crl", "username_from", "client_id_from"):
+            names = () if self.proxy_protocol else ("username_from", "client_id_from")
+            for key in ("client_ca", "crl", *names):
                 if getattr(self, key):
                     return key, 'is for client_certificates = "require" or "optional"'
         if self.scheme not in SECURE:

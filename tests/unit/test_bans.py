@@ -47,7 +47,8 @@ def test_a_ban_ends() -> None:
     for text in ("2027-01-31T12:00:00Z", "2027-01-31T12:00:00", "2027-01-31T13:00:00+01:00"):
         now = [until.timestamp() - 1]
         checked = Bans(
-            BanSettings(rules=(bans.ClientId(value="c1", until=text, reason="noise"),)), functools.partial(now.__getitem__, 0)
+            BanSettings(rules=(bans.ClientId(value="c1", until=text, reason="noise"),)),
+            functools.partial(now.__getitem__, 0),
         )
         assert checked.why("c1", None, "") == "banned by its client_id: noise"
         now[0] += 1

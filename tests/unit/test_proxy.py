@@ -152,6 +152,19 @@ def test_the_clients_address_is_the_one_that_the_proxy_says(header: bytes) -> No
         await_condition(lambda: "client=c1 peer=10.1.2.3:56324" in broker.log_text())
 
 
+def test_the_certificate_is_the_one_that_the_proxy_has_verified() -> None:
+    settings: dict[str, object] = {"auth.allow_anonymous": False}
+    with behind(f"tcp://{HOST}:0", settings, proxy_protocol=True, username_from="cn", client_id_from="cn") as broker:
+        for header, code in (
+            (v2(body=IPV4 + named(b"sensor-7")), 0),
+            (v2(body=IPV4 + named(b"sensor-7", verify=1)), 0x87),
+            (v2(body=IPV4), 0x87),
+        ):
+            with client_behind(broker, header) as client:
+                assert client.connect("c1").code == code
+        await_condition(lambda: "client connected client=sensor-7" in broker.log_text())
+
+
 def test_tls_begins_after_the_header(tmp_path: Path) -> None:
     issue(tmp_path)
     secure = doors.tls(str(tmp_path / "ca.pem"))
