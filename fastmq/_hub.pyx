@@ -187,6 +187,7 @@ cdef class Hub:
         """Frees everything; connections that are left are cut. Only `close` may be called after it."""
         if self._open:
             self._open = False
+            self.sinks.close()
             self._free()
             memset(&self._core, 0, sizeof(Core))
             self._core.epfd = self._core.wake_fd = self._core.timer_fd = -1

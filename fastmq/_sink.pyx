@@ -28,6 +28,13 @@ cdef class Sinks:
         self.turn_soon = None
         self.turn_comes = False
 
+    def close(self) -> None:
+        """The hub closes: no sink has a connection any more."""
+        self.core = NULL
+        sinks, self._by_id = self._by_id, {}
+        for sink in sinks.values():
+            sink.end()
+
     def attach(self, uint16_t listener, sink) -> int:
         """A connection whose bytes go through a sink; returns its id, or -1 when there may be no more connections."""
         cdef Conn* c

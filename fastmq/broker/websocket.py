@@ -1,9 +1,11 @@
 """MQTT over WebSocket (MQTT 5, section 6): the upgrade, and frames to and from the engine's bytes."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from fastmq import logs
 from fastmq._sink import Sinks
 from fastmq.broker.proxy import forwarded_for
 from fastmq.broker.streams import END_S, WRITE_HIGH_BYTES, peer_text
@@ -33,6 +35,22 @@ PROTOCOLS: Final = ("mqtt", "mqttv5", "mqttv3.1.1", "mqttv3.1")
 VERSION: Final = "13"
 """RFC 6455, section 4.1."""
 HELP: Final = b"This is an MQTT broker. Connect to it with an MQTT client over WebSocket, subprotocol `mqtt`.\n"
+
+
+log = logs.get("websocket")
+
+
+class _Rarely(logging.Handler):
+    """What picows has to say, at most a line in ten seconds: strangers can make it say much."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.rarely("warning", record.msg, "WebSocket", detail=record.getMessage())
+
+
+_picows = logging.getLogger("fastmq.picows")
+_picows.propagate = False
+_picows.setLevel(logging.ERROR)
+_picows.addHandler(_Rarely())
 
 
 class Stream(WSListener):
@@ -127,7 +145,7 @@ async def serve(
         max_frame_size=frame_max,
         enable_auto_pong=True,
         use_aiofastnet=False,
-        logger_name="fastmq",
+        logger_name=_picows,
         **options,
     )
     return server
