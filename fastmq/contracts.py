@@ -78,6 +78,8 @@ class Credentials:
     listener: str = ""
     """The name of the listener it came through."""
     certificate: Certificate | None = None
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What a browser sent along with its WebSocket."""
 
     @property
     def address(self) -> str:

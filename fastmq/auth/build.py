@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastmq.auth.access import AccessControl
 from fastmq.auth.by_client import ByClient
 from fastmq.auth.chain import Chain, Step
+from fastmq.auth.cookies import Cookies
 from fastmq.auth.ldap import Directory
 from fastmq.auth.lookup import Lookup
 from fastmq.auth.passwords import Passwords
@@ -15,7 +16,9 @@ from fastmq.auth.sql import MySqlUsers, PostgreSqlUsers
 from fastmq.auth.text_file import TextFileError
 from fastmq.auth.work import Work
 from fastmq.config.auth import ClientRules, Http, Jwt, PasswordFile
+from fastmq.config.cookies import SignedCookie
 from fastmq.config.databases import Ldap, MySql, PostgreSql, Redis
+from fastmq.config.listener import WEB
 from fastmq.config.reload import is_guarded
 from fastmq.config.schema import Config
 from fastmq.contracts import Authenticator
@@ -50,9 +53,31 @@ def build_chain(config: Config, work: Work) -> Chain | None:
             for name in listener.auth
             if name not in known
         ]
+    problems += _cookie_problems(config)
     if problems:
         raise ConfigError(problems)
     return Chain(steps, {each.title: each.auth for each in config.listen}) if steps else None
+
+
+def _cookie_problems(config: Config) -> list[Problem]:
+    """Browsers send cookies along for any page: where one is asked for, the pages that may connect must be known."""
+    of_cookies = {
+        step.name or step.told[1]
+        for step in config.auth.chain
+        if isinstance(step, SignedCookie) or (isinstance(step, Jwt) and step.token_in == "cookie")
+    }
+    asked = [
+        (at, listener)
+        for at, listener in enumerate(config.listen)
+        if listener.scheme in WEB and (of_cookies & set(listener.auth) if listener.auth else of_cookies)
+    ]
+    return [
+        Problem(
+            "settings", f"listen[{at}].origins", "must be set: cookies are asked for here, and any page could send them"
+        )
+        for at, listener in asked
+        if not listener.origins
+    ]
 
 
 def build_access(config: Config, work: Work) -> AccessControl | None:
@@ -101,6 +126,10 @@ def _ldap(settings: Ldap, work: Work) -> Authenticator:
     return Directory(settings)
 
 
+def _cookies(settings: SignedCookie, work: Work) -> Authenticator:
+    return Cookies(settings)
+
+
 def _client_rules(settings: ClientRules, work: Work) -> Authenticator:
     return ByClient(settings)
 
@@ -114,4 +143,5 @@ MAKERS: Final[dict[type, Callable[[Any, Work], Authenticator]]] = {
     MySql: _mysql,
     Redis: _redis,
     Ldap: _ldap,
+    SignedCookie: _cookies,
 }

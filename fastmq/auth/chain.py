@@ -93,6 +93,7 @@ class Step:
             credentials.address,
             credentials.listener,
             credentials.certificate.subject if credentials.certificate is not None else None,
+            repr(sorted(credentials.cookies.items())) if credentials.cookies else None,
         ):
             data = part.encode() if isinstance(part, str) else part
             digest.update(b"-" if data is None else len(data).to_bytes(4, "big") + data)

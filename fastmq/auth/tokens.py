@@ -81,6 +81,8 @@ class Tokens:
     def _token(self, credentials: Credentials) -> str | None:
         """What looks like a token."""
         given: str | None = credentials.username
+        if self._settings.token_in == "cookie":
+            given = credentials.cookies.get(self._settings.cookie)
         if self._settings.token_in == "password":
             try:
                 given = credentials.password.decode("ascii") if credentials.password is not None else None

@@ -153,7 +153,8 @@ class Handshake:
             peer=self._hub.peer(conn),
             version=connect.version,
             listener=self._listeners[self._hub.listener(conn)].title,
-            certificate=getattr(self._hub.sinks.sink(conn), "certificate", None),
+            certificate=getattr(sink := self._hub.sinks.sink(conn), "certificate", None),
+            cookies=getattr(sink, "cookies", {}),
         )
 
     def _allows_anonymous(self, conn: int) -> bool:

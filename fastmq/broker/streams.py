@@ -18,7 +18,18 @@ END_S: Final = 2.0
 class Stream(asyncio.BufferedProtocol):
     """One connection, as `_sink.Sinks` and the loop see it."""
 
-    __slots__ = ("_conn", "_listener", "_loop", "_origin", "_sinks", "_transport", "_view", "certificate", "peer")
+    __slots__ = (
+        "_conn",
+        "_listener",
+        "_loop",
+        "_origin",
+        "_sinks",
+        "_transport",
+        "_view",
+        "certificate",
+        "cookies",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -39,6 +50,7 @@ class Stream(asyncio.BufferedProtocol):
         self._transport: Any = None
         self.peer = ""
         self.certificate: Certificate | None = None
+        self.cookies: dict[str, str] = {}
 
     # -- the loop's side -----------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ PROTOCOLS: Final = ("mqtt", "mqttv5", "mqttv3.1.1", "mqttv3.1")
 """Subprotocols that are taken; the first that the client offers of them [MQTT-6.0.0-3]."""
 VERSION: Final = "13"
 """RFC 6455, section 4.1."""
+COOKIES_MAX: Final = 100
 HELP: Final = b"This is an MQTT broker. Connect to it with an MQTT client over WebSocket, subprotocol `mqtt`.\n"
 
 
@@ -67,6 +68,7 @@ class Stream(WSListener):
         self._transport: WSTransport | None = None
         self.peer = ""
         self.certificate: Certificate | None = None
+        self.cookies: dict[str, str] = {}
 
     # -- picows' side --------------------------------------------------------------------------------------------------
 
@@ -76,7 +78,9 @@ class Stream(WSListener):
         below.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self.peer = peer_text(below.get_extra_info("peername"))
         self.certificate = certificate_of(below)
-        forwarded = transport.request.headers.getall("X-Forwarded-For", ())
+        headers = transport.request.headers
+        self.cookies = cookies_of(headers.getall("Cookie", ())) if "Origin" in headers else {}
+        forwarded = headers.getall("X-Forwarded-For", ())
         if forwarded and is_within(self.peer.rpartition(":")[0].strip("[]"), self._trusted):
             self.peer = forwarded_for(",".join(forwarded), self.peer, self._trusted)
         self._conn = self._sinks.attach(self._listener, self)
@@ -170,6 +174,17 @@ def _upgrader(settings: Listener, make: Callable[[], Stream]) -> Callable[[WSUpg
         return WSUpgradeResponseWithListener(response, make())
 
     return upgrade
+
+
+def cookies_of(headers: Iterable[str]) -> dict[str, str]:
+    """Cookies by name (RFC 6265, section 4.2.1); of two with the same name the first, the one of the nearer path."""
+    found: dict[str, str] = {}
+    for header in headers:
+        for pair in header.split(";"):
+            name, equals, value = pair.strip().partition("=")
+            if equals and name and name not in found and len(found) < COOKIES_MAX:
+                found[name] = value.strip('"')
+    return found
 
 
 def _chosen(offers: Iterable[str]) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fastmq.config import networks, placeholders
+from fastmq.config.cookies import SignedCookie
 from fastmq.config.databases import CACHE, NAME, NO_SECRET, TIMEOUT, Ldap, MySql, PostgreSql, Redis
 from fastmq.config.setting import setting
 
@@ -34,9 +35,10 @@ class Jwt:
     told: ClassVar[tuple[str, str]] = ("method", "jwt")
 
     name: str = setting("", help=NAME)
-    token_in: Literal["password", "username"] = setting(
-        "password", choices=("password", "username"), help="Where clients put the token."
+    token_in: Literal["password", "username", "cookie"] = setting(
+        "password", choices=("password", "username", "cookie"), help="Where clients put the token."
     )
+    cookie: str = setting("", help='For `token_in = "cookie"`: its name. See `method = "cookie"` for listeners.')
     algorithms: tuple[str, ...] = setting(
         ("RS256", "PS256", "ES256", "Ed25519", "EdDSA"),
         choices=ALGORITHMS,
@@ -68,6 +70,8 @@ class Jwt:
 
     def wrong(self) -> tuple[str, str] | None:
         """The key that cannot be like that, and why."""
+        if (self.token_in == "cookie") != bool(self.cookie):
+            return "cookie", 'must be set for token_in = "cookie", and for nothing else'
         symmetric = any(each.startswith("HS") for each in self.algorithms)
         if symmetric and any(not each.startswith("HS") for each in self.algorithms):
             return "algorithms", "must not mix HS256 and the like with others: one key cannot be both secret and public"
@@ -158,10 +162,10 @@ class ClientRules:
         return None
 
 
-Step = PasswordFile | ClientRules | Jwt | Http | PostgreSql | MySql | Redis | Ldap
+Step = PasswordFile | ClientRules | Jwt | Http | PostgreSql | MySql | Redis | Ldap | SignedCookie
 """Any of them."""
 
-KINDS = (PasswordFile, ClientRules, Jwt, Http, PostgreSql, MySql, Redis, Ldap)
+KINDS = (PasswordFile, ClientRules, Jwt, Http, PostgreSql, MySql, Redis, Ldap, SignedCookie)
 
 TELL_RULES = (Jwt, Http, PostgreSql, MySql, Redis, Ldap)
 """Those that may say what a client may do, too."""

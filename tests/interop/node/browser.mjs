@@ -1,8 +1,9 @@
-// MQTT.js in headless Chromium: arguments are the origin of the page, the URL of the broker, the version, a topic.
+// MQTT.js in headless Chromium: arguments are the origin of the page, the URL of the broker, the version, a topic, and
+// perhaps a cookie, NAME=VALUE, of the broker's host.
 // Prints "came TOPIC PAYLOAD-LENGTH" for each message, or "refused".
 import { chromium } from 'playwright-core';
 
-const [origin, url, version, topic] = process.argv.slice(2);
+const [origin, url, version, topic, cookie] = process.argv.slice(2);
 const browser = await chromium.launch({
   executablePath: '/usr/bin/chromium',
   // Pages from elsewhere may not open connections to this machine, except in a test.
@@ -10,6 +11,10 @@ const browser = await chromium.launch({
 });
 try {
   const page = await browser.newPage();
+  if (cookie) {
+    const [name, value] = [cookie.slice(0, cookie.indexOf('=')), cookie.slice(cookie.indexOf('=') + 1)];
+    await page.context().addCookies([{ name, value, url: url.replace(/^ws/, 'http') }]);
+  }
   await page.route('**/*', (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html><p>page' }));
   await page.goto(origin);
   await page.unroute('**/*');
