@@ -643,6 +643,8 @@ cdef class Hub:
         cdef Conn* c = core_find(&self._core, id)
         cdef int i
         cdef Rates each
+        if len(rates) > METERS:
+            raise ValueError(f"at most {METERS} rates hold for a connection")
         if c == NULL or c.closing:
             return False
         for i in range(METERS):

@@ -128,7 +128,8 @@ cdef class Sinks:
         """Tells a sink whether to read, and gives it what it takes."""
         cdef uint8_t reads = c.events & IN
         cdef uint32_t n
-        sink = self._by_id.get(conn_id(c))
+        cdef uint64_t id = conn_id(c)
+        sink = self._by_id.get(id)
         if sink is None:
             return 0
         try:
@@ -138,13 +139,21 @@ cdef class Sinks:
                     sink.resume_reading()
                 else:
                     sink.pause_reading()
+                c = core_find(self.core, id)
+                if c == NULL:
+                    return 0
             n = 0 if c.blocked else conn_offers(c, SHARE)
             if n:
                 data = PyBytes_FromStringAndSize(NULL, n)
                 conn_take(c, <uint8_t*> PyBytes_AS_STRING(data), n)
                 sink.write(data)
         except Exception:        # its transport broke under it
-            conn_close(c, 0, True)
+            c = core_find(self.core, id)
+            if c != NULL:
+                conn_close(c, 0, True)
+            return 0
+        c = core_find(self.core, id)  # the sink may have lost its transport meanwhile
+        if c == NULL:
             return 0
         if c.peer.phase == LINGERING:
             sink.end()

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from fastmq._sink import Sinks
 from fastmq.broker.proxy import Origin
-from fastmq.broker.tls import certificate_of
+from fastmq.broker.tls import certificate_of, is_resumed
 from fastmq.contracts import Certificate
 
 BUFFER_BYTES: Final = 65_536
@@ -59,6 +59,9 @@ class Stream(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self.peer = peer_text(transport.get_extra_info("peername"))
         self.certificate = certificate_of(transport)
+        if self.certificate is not None and is_resumed(transport):
+            self._transport.abort()
+            return
         if self._origin is not None:
             self.peer = self._origin.peer or self.peer
             self.certificate = self.certificate or self._origin.certificate

@@ -126,6 +126,9 @@ class Contexts:
         except (ssl.SSLError, OSError, ValueError) as error:
             raise StartError(f"{listener.title}: {certificate}: {_shown(error)} (its key: {key})") from None
         if listener.client_certificates:
+            # Who comes back with an old session shows no certificate: it may be revoked by now. See `is_resumed`.
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
             required = listener.client_certificates == "require"
             context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
             for path in filter(None, (listener.client_ca, listener.crl)):
@@ -137,6 +140,12 @@ class Contexts:
             if listener.crl:
                 context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
         return context
+
+
+def is_resumed(transport: Any) -> bool:
+    """Whether a client has come with the session of an older connection, and shown nothing new."""
+    found = transport.get_extra_info("ssl_object")
+    return found is not None and bool(found.session_reused)
 
 
 def certificate_of(transport: Any) -> Certificate | None:

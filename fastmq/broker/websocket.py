@@ -9,7 +9,7 @@ from fastmq import logs
 from fastmq._sink import Sinks
 from fastmq.broker.proxy import forwarded_for
 from fastmq.broker.streams import END_S, WRITE_HIGH_BYTES, peer_text
-from fastmq.broker.tls import certificate_of
+from fastmq.broker.tls import certificate_of, is_resumed
 from fastmq.config.listener import Listener
 from fastmq.config.networks import Network, is_within, parse
 from fastmq.contracts import Certificate
@@ -78,6 +78,9 @@ class Stream(WSListener):
         below.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self.peer = peer_text(below.get_extra_info("peername"))
         self.certificate = certificate_of(below)
+        if self.certificate is not None and is_resumed(below):
+            transport.disconnect(False)
+            return
         headers = transport.request.headers
         self.cookies = cookies_of(headers.getall("Cookie", ())) if "Origin" in headers else {}
         forwarded = headers.getall("X-Forwarded-For", ())

@@ -166,6 +166,32 @@ def test_revoked_certificates_are_refused(tmp_path: Path) -> None:
         await_condition(is_refused, 20)
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_old_session_is_no_certificate(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """A client that resumes its TLS session shows no certificate again, which may be revoked by then."""
+    authority = issue(tmp_path)
+    made = context(tmp_path, issued(tmp_path, authority, "good", "good@example.org"))
+    made.maximum_version = version
+    listener = tls(tmp_path, client_certificates="require", client_ca=str(tmp_path / "ca.pem"))
+    wire = encode.connect(5, client_id="c1")
+    with broker_at(None, listener) as broker:
+        with secure(at(broker), made) as first:
+            first.sendall(wire)
+            assert first.recv(1) == b"\x20"
+            session = first.session
+        plain = socket.create_connection(at(broker), timeout=10)
+        with (
+            no_way_in_or_nothing_resumed(),
+            made.wrap_socket(plain, server_hostname="localhost", session=session) as again,
+        ):
+            again.sendall(wire)
+            answer = again.recv(1)
+            assert answer == b"" or not again.session_reused
+        with secure(at(broker), made) as fresh:
+            fresh.sendall(wire)
+            assert fresh.recv(1) == b"\x20"
+
+
 def write_crl(folder: Path, authority: trustme.CA, revoked: list[str]) -> None:
     key = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
     certificate = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
