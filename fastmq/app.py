@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from fastmq import logs
-from fastmq.auth.build import build_access, build_chain
+from fastmq.auth.build import build_access, build_chain, build_enhanced
 from fastmq.auth.work import Work
 from fastmq.broker.worker import Worker
 from fastmq.config.reload import merged
@@ -81,9 +81,12 @@ async def _serve(config: Config, store: SqliteStore | None, again: Callable[[], 
     work = Work()
     try:
         chain, access = build_chain(config, work), build_access(config, work)
+        enhanced = build_enhanced(config, work)
     except ConfigError as error:
         raise StartError(str(error)) from error
-    worker = Worker(config, authenticators=(chain,) if chain is not None else (), authorizer=access, store=store)
+    worker = Worker(
+        config, authenticators=(chain,) if chain is not None else (), enhanced=enhanced, authorizer=access, store=store
+    )
     broken = False
 
     def on_broken() -> None:

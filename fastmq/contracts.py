@@ -183,7 +183,10 @@ class Authorizer(Protocol):
 
 
 class Exchange(Protocol):
-    """One client's enhanced authentication (MQTT 5, section 4.12)."""
+    """One client's enhanced authentication (MQTT 5, section 4.12).
+
+    It may have an attribute `authentication`: an Authentication, once it has succeeded, that says who the client is.
+    """
 
     async def step(self, data: bytes | None) -> tuple[Reason, bytes | None]:
         """Answers the client's Authentication Data: CONTINUE_AUTHENTICATION or SUCCESS with data, or a failure."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from fastmq.auth import password_file
 from fastmq.auth.access import AccessControl
 from fastmq.auth.by_client import ByClient
 from fastmq.auth.chain import Chain, Step
@@ -12,8 +13,9 @@ from fastmq.auth.ldap import Directory
 from fastmq.auth.lookup import Lookup
 from fastmq.auth.passwords import Passwords
 from fastmq.auth.redis import RedisUsers
+from fastmq.auth.scram import Scram, methods
 from fastmq.auth.sql import MySqlUsers, PostgreSqlUsers
-from fastmq.auth.text_file import TextFileError
+from fastmq.auth.text_file import TextFile, TextFileError
 from fastmq.auth.work import Work
 from fastmq.config.auth import ClientRules, Http, Jwt, PasswordFile
 from fastmq.config.cookies import SignedCookie
@@ -57,6 +59,19 @@ def build_chain(config: Config, work: Work) -> Chain | None:
     if problems:
         raise ConfigError(problems)
     return Chain(steps, {each.title: each.auth for each in config.listen}) if steps else None
+
+
+def build_enhanced(config: Config, work: Work) -> list[Scram]:
+    """The methods of enhanced authentication that the settings ask for.
+
+    :raises ConfigError: the file cannot be used.
+    """
+    if not config.auth.scram_file:
+        return []
+    try:
+        return methods(TextFile(Path(config.auth.scram_file), password_file.read, work))
+    except TextFileError as error:
+        raise ConfigError([Problem("settings", "auth.scram_file", str(error))]) from None
 
 
 def _cookie_problems(config: Config) -> list[Problem]:

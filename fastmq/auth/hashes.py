@@ -1,4 +1,4 @@
-"""Hashes of passwords: argon2id, bcrypt, and the two of mosquitto_passwd, `$7$` (PBKDF2-SHA512) and `$6$` (SHA512).
+"""Hashes of passwords: argon2id, bcrypt, SCRAM, and the two of mosquitto_passwd, `$7$` (PBKDF2-SHA512), `$6$` (SHA512).
 
 `$7$ITERATIONS$SALT$HASH` and `$6$SALT$HASH` have salt and hash in base64; the others are in the usual forms.
 All functions take milliseconds to a second of CPU: they belong in a thread.
@@ -13,8 +13,11 @@ import re
 import secrets
 from typing import Any, Final
 
-KINDS: Final = ("argon2id", "sha512-pbkdf2", "sha512")
-"""What `make` can make, under the names of mosquitto_passwd; the first is the default."""
+from fastmq.auth.scram_keys import DIGESTS, Keys, ScramError, parse, shown
+from fastmq.auth.scram_keys import ITERATIONS as SCRAM_ITERATIONS
+
+KINDS: Final = ("argon2id", "sha512-pbkdf2", "sha512", "scram-sha-256", "scram-sha-512")
+"""What `make` can make, under the names of mosquitto_passwd, and for SCRAM; the first is the default."""
 
 PASSWORD_MAX_BYTES: Final = 65_535
 ITERATIONS: Final = 210_000
@@ -25,6 +28,7 @@ ARGON2_MEMORY_MAX_KIB: Final = 262_144
 ARGON2_TIME_MAX: Final = 32
 BCRYPT_COST_MAX: Final = 16
 SALT_BYTES: Final = 16
+SCRAM: Final = ("$scram-sha-256$", "$scram-sha-512$")
 
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 _ARGON2: Final = re.compile(
@@ -52,6 +56,8 @@ def check(hash: str) -> None:
         _pbkdf2_parts(hash)
     elif hash.startswith("$6$"):
         _sha512_parts(hash)
+    elif hash.startswith(SCRAM):
+        _scram_keys(hash)
     else:
         raise BadHash("is no hash that is known here: $argon2id$, $2b$, $7$ or $6$")
 
@@ -74,6 +80,13 @@ def verify(hash: str, password: bytes) -> bool:
             return False
     if hash.startswith("$2"):
         return b"\0" not in password and bool(_bcrypt().checkpw(password[:72], hash.encode()))
+    if hash.startswith(SCRAM):
+        keys = _scram_keys(hash)
+        try:
+            again = Keys.made(password.decode(), keys.digest, keys.salt, keys.iterations)
+        except (ScramError, UnicodeDecodeError):
+            return False
+        return hmac.compare_digest(again.stored, keys.stored)
     if hash.startswith("$7$"):
         iterations, salt, wanted = _pbkdf2_parts(hash)
         made = hashlib.pbkdf2_hmac("sha512", password, salt, iterations, len(wanted))
@@ -83,19 +96,29 @@ def verify(hash: str, password: bytes) -> bool:
     return hmac.compare_digest(made, wanted)
 
 
-def make(password: bytes, kind: str = KINDS[0], iterations: int = ITERATIONS) -> str:
-    """A fresh hash of a password."""
+def make(password: bytes, kind: str = KINDS[0], iterations: int | None = None) -> str:
+    """A fresh hash of a password.
+
+    :raises BadHash: SCRAM cannot have this password.
+    """
     salt = secrets.token_bytes(SALT_BYTES)
     if kind == "argon2id":
         from argon2.low_level import Type, hash_secret
 
         return hash_secret(password, salt, ARGON2_TIME, ARGON2_MEMORY_KIB, 1, 32, Type.ID).decode()
     if kind == "sha512-pbkdf2":
+        iterations = iterations or ITERATIONS
         made = hashlib.pbkdf2_hmac("sha512", password, salt, iterations)
         return f"$7${iterations}${_text(salt)}${_text(made)}"
     if kind == "sha512":
         salt = salt[:12]  # what mosquitto 1.x and 2.0 can read
         return f"$6${_text(salt)}${_text(hashlib.sha512(password + salt).digest())}"
+    if kind.startswith("scram-"):
+        try:
+            keys = Keys.made(password.decode(), DIGESTS[kind.upper()], salt, max(iterations or 0, SCRAM_ITERATIONS))
+        except (ScramError, UnicodeDecodeError) as error:
+            raise BadHash(f"cannot be made of this password: {error}") from None
+        return shown(keys)
     raise ValueError(f"no such kind of hash: {kind}")
 
 
@@ -113,6 +136,9 @@ def _nobodys(costs: str) -> str:
     if costs.startswith("$2"):
         salt = _bcrypt().gensalt(int(costs[4:6]))
         return str(_bcrypt().hashpw(password, salt).decode())
+    if costs.startswith(SCRAM):
+        kind, _, rest = costs[1:].partition("$")
+        return make(password, kind, int(rest.partition("$")[0]))
     if costs.startswith("$7$"):
         return make(password, "sha512-pbkdf2", int(costs[3:]))
     if costs == "$6":
@@ -163,6 +189,13 @@ def _argon2_costs(hash: str) -> tuple[int, int, int]:
     if not (8 * lanes <= memory <= ARGON2_MEMORY_MAX_KIB and 1 <= time <= ARGON2_TIME_MAX and 1 <= lanes <= 16):
         raise BadHash(f"costs too much, or nothing: at most m={ARGON2_MEMORY_MAX_KIB}, t={ARGON2_TIME_MAX}, p=16")
     return memory, time, lanes
+
+
+def _scram_keys(hash: str) -> Keys:
+    try:
+        return parse(hash)
+    except ValueError as error:
+        raise BadHash(str(error)) from None
 
 
 def _bcrypt() -> Any:

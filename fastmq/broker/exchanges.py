@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fastmq import logs
 from fastmq._codec import encode
 from fastmq._hub import Hub
-from fastmq.contracts import Credentials, EnhancedAuthenticator, Exchange
+from fastmq.contracts import Authentication, Credentials, EnhancedAuthenticator, Exchange
 from fastmq.packets import Auth, Connect, Properties
 from fastmq.reasons import Reason
 
@@ -16,12 +16,13 @@ STEP_TIMEOUT_S = 15
 class _Running:
     """The exchange of one connection, and the method it was connected with."""
 
-    __slots__ = ("answers", "authenticator", "credentials")
+    __slots__ = ("answers", "authenticator", "credentials", "known")
 
     def __init__(self, authenticator: EnhancedAuthenticator, credentials: Credentials) -> None:
         self.authenticator = authenticator
         self.credentials = credentials
         self.answers: asyncio.Queue[Auth] | None = asyncio.Queue(1)
+        self.known: Authentication | None = None
 
 
 class Exchanges:
@@ -47,7 +48,13 @@ class Exchanges:
             self._running.pop(conn, None)
             return reason
         running.answers = None
+        running.known = getattr(exchange, "authentication", None)
         return Properties(authentication_method=method, authentication_data=data)
+
+    def known(self, conn: int) -> Authentication | None:
+        """Who a client is that `run` has let in, as far as its method tells."""
+        running = self._running.get(conn)
+        return running.known if running is not None else None
 
     def on_auth(self, conn: int, auth: Auth) -> None:
         """Called by the hub with each AUTH of a client."""
@@ -83,6 +90,9 @@ class Exchanges:
             logs.get("broker").exception("re-authentication failed", client=running.credentials.client_id)
             reason, data = Reason.NOT_AUTHORIZED, None
         running.answers = None
+        known: Authentication | None = getattr(exchange, "authentication", None)
+        if running.known is not None and (known is None or known.username != running.known.username):
+            reason = Reason.NOT_AUTHORIZED  # it may prove again who it is, not that it is another
         if reason == Reason.SUCCESS:
             self._send(conn, running, Reason.SUCCESS, data)
         else:

@@ -249,7 +249,10 @@ class Handshake:
         answer = await self._exchanges.run(conn, connect, credentials)
         if isinstance(answer, Reason):
             raise Refusal(answer)
-        await self._admit(conn, connect, credentials, answer)
+        known = self._exchanges.known(conn)
+        if known is not None:
+            self._known(conn, connect, known)
+        await self._admit(conn, connect, credentials, answer, known=known)
 
     def _later(self, conn: int, connect: Connect, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(conn, connect, work))

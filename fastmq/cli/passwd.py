@@ -20,7 +20,7 @@ EXIT_FAILED = 1
 @click.option("-D", "--delete", is_flag=True, help="Delete the user.")
 @click.option("-U", "--upgrade", is_flag=True, help="Hash the passwords that are in the file in the clear.")
 @click.option("-H", "--hash", "kind", type=click.Choice(hashes.KINDS), default=hashes.KINDS[0], show_default=True)
-@click.option("-I", "--iterations", type=click.IntRange(1, hashes.ITERATIONS_MAX), help="For sha512-pbkdf2.")
+@click.option("-I", "--iterations", type=click.IntRange(1, hashes.ITERATIONS_MAX), help="For sha512-pbkdf2 and SCRAM.")
 def command(
     file: Path,
     user: str | None,
@@ -40,7 +40,10 @@ def command(
     _check(user, password, create=create, batch=batch, delete=delete, upgrade=upgrade)
 
     def make(secret: bytes) -> str:
-        return hashes.make(secret, kind, iterations or hashes.ITERATIONS)
+        try:
+            return hashes.make(secret, kind, iterations)
+        except hashes.BadHash as error:
+            raise TextFileError(f"the hash {error}") from None
 
     try:
         if upgrade:

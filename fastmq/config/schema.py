@@ -249,6 +249,10 @@ class AuthSettings:
     """Who may connect."""
 
     allow_anonymous: bool = setting(True, help="Whether clients may connect without being known.")
+    scram_file: str = setting(
+        "",
+        help="A password file with SCRAM hashes, for clients of MQTT 5 that use SCRAM-SHA-256 or SCRAM-SHA-512.",
+    )
     chain: tuple[auth.Step, ...] = setting(
         (),
         tables=Tables.of(*auth.KINDS),

@@ -180,13 +180,10 @@ def test_an_old_session_is_no_certificate(tmp_path: Path, version: ssl.TLSVersio
             assert first.recv(1) == b"\x20"
             session = first.session
         plain = socket.create_connection(at(broker), timeout=10)
-        with (
-            no_way_in_or_nothing_resumed(),
-            made.wrap_socket(plain, server_hostname="localhost", session=session) as again,
-        ):
+        refused = contextlib.suppress(ssl.SSLError, ConnectionError)
+        with refused, made.wrap_socket(plain, server_hostname="localhost", session=session) as again:
             again.sendall(wire)
-            answer = again.recv(1)
-            assert answer == b"" or not again.session_reused
+            assert again.recv(1) == b"" or not again.session_reused
         with secure(at(broker), made) as fresh:
             fresh.sendall(wire)
             assert fresh.recv(1) == b"\x20"
