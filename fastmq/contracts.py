@@ -122,6 +122,8 @@ class Authentication:
     """The user name to use instead of the client's own; None: its own."""
     superuser: bool = False
     """Whether it may do everything."""
+    groups: tuple[str, ...] = ()
+    """The groups or roles that it has."""
     rules: tuple[AccessRule, ...] = ()
     """What it may do, before all other rules."""
     expires_at: float | None = None
@@ -150,8 +152,12 @@ class Client:
     """Its IP address."""
     listener: str = ""
     """The name of the listener it came through."""
+    certificate: str = ""
+    """The subject of its certificate, `CN=a,O=b`; empty: it has shown none."""
     superuser: bool = False
     """Whether it may do everything."""
+    groups: tuple[str, ...] = ()
+    """The groups or roles that it has, as whoever authenticated it said."""
     rules: tuple[AccessRule, ...] = ()
     """What it may do, as whoever authenticated it said."""
 

@@ -28,6 +28,17 @@ def access_rules(given: object) -> tuple[AccessRule, ...]:
     return tuple(found)
 
 
+def groups(given: object) -> tuple[str, ...]:
+    """The groups that an answer has: a list of texts, or one with spaces between them, as `scope` of OAuth.
+
+    :raises ValueError: they are malformed.
+    """
+    found = given.split() if isinstance(given, str) else [] if given is None else given
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found) or len(found) > RULES_MAX:
+        raise ValueError("groups must be a list of texts")
+    return tuple(found)
+
+
 def _by_action(given: dict[str, Any]) -> Iterator[AccessRule]:
     for key, topics in given.items():
         if key not in _BY_ACTION:

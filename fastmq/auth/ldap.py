@@ -98,6 +98,8 @@ class Directory:
             raise self._ldap3.core.exceptions.LDAPBindError(connection.result["description"])
         except BaseException:
             connection.strategy.close()
+            if connection.socket is not None:  # ldap3 leaves it open when it could not connect
+                connection.socket.close()
             raise
 
     def _search(self, values: Mapping[str, str | None]) -> str | None:

@@ -112,6 +112,12 @@ def _condition(rule: acl.Rule) -> Callable[[Client], bool] | None:
     if rule.addresses:
         allowed = networks.parse(rule.addresses)
         tests.append(lambda client: networks.is_within(client.address, allowed))
+    if rule.groups:
+        groups = frozenset(rule.groups)
+        tests.append(lambda client: not groups.isdisjoint(client.groups))
+    if rule.certificate_regex:
+        subject = re.compile(rule.certificate_regex)
+        tests.append(lambda client: bool(client.certificate) and subject.fullmatch(client.certificate) is not None)
     if rule.listeners:
         listeners = frozenset(rule.listeners)
         tests.append(lambda client: client.listener in listeners)

@@ -5,7 +5,7 @@ import json
 import ssl
 from typing import Any, Final
 
-from fastmq.auth.answers import access_rules
+from fastmq.auth.answers import access_rules, groups
 from fastmq.config.auth import Http
 from fastmq.contracts import Authentication, Credentials
 from fastmq.reasons import Reason
@@ -111,6 +111,7 @@ def verdict(data: bytes) -> Authentication | None:
             client_id=_name(found, "client_id"),
             username=_name(found, "username"),
             expires_at=_time(found.get("expire_at")),
+            groups=groups(found.get("groups")),
             rules=access_rules(found.get("acl")),
             why="the service said allow",
         )

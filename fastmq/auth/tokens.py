@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastmq import logs
-from fastmq.auth.answers import access_rules
+from fastmq.auth.answers import access_rules, groups
 from fastmq.auth.work import Work
 from fastmq.config import placeholders
 from fastmq.config.auth import Jwt
@@ -122,6 +122,7 @@ class Tokens:
             client_id=_named(claims, settings.client_id_from),
             username=_named(claims, settings.username_from),
             superuser=claims.get("is_superuser") is True,
+            groups=groups(claims.get(settings.groups_from)) if settings.groups_from else (),
             rules=access_rules(claims.get(settings.acl_from)) if settings.acl_from else (),
             expires_at=expires_at + settings.leeway_s
             if expires_at is not None and settings.disconnect_at_expiry

@@ -219,7 +219,9 @@ class Handshake:
                 username=connect.username,
                 address=shown.address,
                 listener=shown.listener,
+                certificate=shown.certificate.subject if shown.certificate is not None else "",
                 superuser=known is not None and known.superuser,
+                groups=known.groups if known is not None else (),
                 rules=known.rules if known is not None else (),
             )
             access = await self._guards.admit(conn, client)

@@ -23,6 +23,8 @@ def command() -> None:
 @click.option("-i", "--client", "client_id", metavar="ID", default="", help="The client identifier.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="The IP address it comes from.")
 @click.option("--listener", default="", metavar="NAME", help="The listener it comes through.  [default: the first]")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group that it has; repeat it for more.")
+@click.option("--certificate", metavar="SUBJECT", default="", help="The subject of its certificate, CN=a,O=b.")
 @click.option("-t", "--topic", required=True, help="The topic, or the filter of a subscription.")
 @click.option("-q", "--qos", type=click.IntRange(0, 2), default=0, show_default=True)
 @click.option("-r", "--retain", is_flag=True, help="Publish with the retain flag.")
@@ -34,6 +36,8 @@ def explain(
     client_id: str,
     address: str,
     listener: str,
+    groups: tuple[str, ...],
+    certificate: str,
     topic: str,
     qos: int,
     retain: bool,
@@ -59,7 +63,12 @@ def explain(
         click.echo("There are no rules: see acl.rules and acl.file. Everything is allowed.")
         return
     client = Client(
-        client_id=client_id, username=username, address=address, listener=listener or config.listen[0].title
+        client_id=client_id,
+        username=username,
+        address=address,
+        listener=listener or config.listen[0].title,
+        groups=groups,
+        certificate=certificate,
     )
     access = asyncio.run(control.access(client))
     if access is None:

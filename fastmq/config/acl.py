@@ -38,6 +38,12 @@ class _Rule:
     addresses: tuple[str, ...] = setting(
         (), item="10.0.0.0/8", help="Only for clients that come from these IP addresses or networks."
     )
+    groups: tuple[str, ...] = setting(
+        (), item="operators", help="Only for clients with one of these groups, as a token or a service says."
+    )
+    certificate_regex: str = setting(
+        "", help="Only for clients whose certificate has a subject, `CN=a,O=b`, that this matches as a whole."
+    )
     listeners: tuple[str, ...] = setting(
         (), item="devices", help="Only for clients of these listeners, by their names."
     )
@@ -47,7 +53,7 @@ class _Rule:
         for text in self.topics:
             if message := filter_problem(text):
                 return "topics", f"{text!r}: {message}"
-        for key in ("username_regex", "client_id_regex"):
+        for key in ("username_regex", "client_id_regex", "certificate_regex"):
             try:
                 re.compile(getattr(self, key))
             except re.error as error:

@@ -58,6 +58,9 @@ class Jwt:
     )
     username_from: str = setting("", help="The claim that is the user name; empty: the one in CONNECT.")
     client_id_from: str = setting("", help="The claim that is the client identifier; empty: the one in CONNECT.")
+    groups_from: str = setting(
+        "", help="The claim with the client's groups for `acl.rules`: a list, or a text with spaces between them."
+    )
     acl_from: str = setting(
         "acl",
         help="The claim with access rules: a list of rules as EMQX has them, or `pub`, `sub` and `all` with filters.",
@@ -95,8 +98,8 @@ class Http:
     """An HTTP service that is asked with the client's credentials as JSON.
 
     It answers 200 with `{"result": "allow"}`, `"deny"` or `"ignore"`, and perhaps `is_superuser`, `client_id`,
-    `username`, `expire_at` (Unix time) and `acl` (rules, as a token has them); 204 allows, 401 and 403 refuse. All
-    else is a failure.
+    `username`, `expire_at` (Unix time), `groups` (a list) and `acl` (rules, as a token has them); 204 allows, 401 and
+    403 refuse. All else is a failure.
     """
 
     told: ClassVar[tuple[str, str]] = ("method", "http")

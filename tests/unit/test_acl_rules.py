@@ -59,6 +59,9 @@ def test_the_first_rule_that_fits_decides() -> None:
         (Allow(topics=("t",), addresses=("10.0.0.0/8",)), Client(client_id="c", address="::ffff:10.0.0.1"),
          Client(client_id="c", address="")),
         (Allow(topics=("t",), listeners=("devices",)), ADA, Client(client_id="c1", username="ada", listener="x")),
+        (Allow(topics=("t",), groups=("a", "b")), Client(client_id="c", groups=("x", "b")),
+         Client(client_id="c", groups=("x",))),
+        (Allow(topics=("t",), certificate_regex="CN=.*,O=b"), Client(client_id="c", certificate="CN=a,O=b"), ADA),
         (Allow(topics=("t",), usernames=("ada",), client_ids=("c1",)), ADA, Client(client_id="c2", username="ada")),
     ],
 )  # fmt: skip
@@ -212,6 +215,10 @@ def test_explain() -> None:
         ["publish allowed acl.rules[0]", "subscribe denied acl.no_match", "read denied acl.no_match"],
     )
     assert explain("-i", "x", "-t", "a/x", "--action", "publish", rules=rules) == (0, ["publish allowed acl.rules[0]"])
+    grouped = json.dumps([{"permission": "allow", "topics": ["a"], "groups": ["ops"], "certificate_regex": "CN=x"}])
+    known = ("--group", "ops", "--certificate", "CN=x")
+    assert explain("-t", "a", "--action", "read", *known, rules=grouped) == (0, ["read allowed acl.rules[0]"])
+    assert explain("-t", "a", "--action", "read", "--group", "ops", rules=grouped)[0] == 1
     assert explain("-t", "a/#", rules=rules) == (1, ["subscribe denied acl.no_match"])
     assert explain("-t", "a/#/b", rules=rules)[0] == 2
     assert explain("-t", "a", "--action", "publish")[1] == [

@@ -123,6 +123,7 @@ def test_clients_are_held_to_what_the_service_says() -> None:
             200,
             {
                 "result": "allow",
+                "groups": ["ops"],
                 "is_superuser": question["username"] == "root",
                 "acl": [{"permission": "allow", "action": "publish", "topic": "mine/${username}"}],
                 "expire_at": time.time() + 2,

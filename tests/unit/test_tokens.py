@@ -225,6 +225,10 @@ def test_what_a_token_says(work: Work) -> None:
             AccessRule(topic="#", allow=False), AccessRule(topic="eq $SYS/#", allow=False),
         ),
     )  # fmt: skip
+    for roles, found in ((["a", "b"], ("a", "b")), ("a b", ("a", "b")), (None, ())):
+        assert answer(work, shared({"exp": NOW + 60, "roles": roles}), groups_from="roles").groups == found
+    for wrong in (5, [1], {"a": 1}):
+        assert answer(work, shared({"exp": NOW + 60, "roles": wrong}), groups_from="roles").reason != Reason.SUCCESS
     forever = answer(work, shared({"acl": {"pub": ["a"], "sub": ["b"]}}), must_expire=False)
     assert forever.expires_at is None
     assert [rule.action for rule in forever.rules] == ["publish", "subscribe"]
