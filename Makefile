@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 ENGINE := $(wildcard fastmq/_*.pyx fastmq/_*.pxd)
 
-.PHONY: serve build test check bench micro spec fuzz crash asan wheel sdist docs clean
+.PHONY: serve build test check bench micro spec fuzz crash cluster asan wheel sdist docs clean
 
 serve: build
 	$(BIN)/fastmq serve $(ARGS)
@@ -40,6 +40,10 @@ fuzz: build $(VENV)/.installed-dev
 # The same tests run in `make test`, with fewer rounds.
 crash: build $(VENV)/.installed-dev $(VENV)/.provisioned
 	CRASH_ROUNDS=200 $(BIN)/pytest tests/crash $(ARGS)
+
+# The same.
+cluster: build $(VENV)/.installed-dev $(VENV)/.provisioned
+	CRASH_ROUNDS=30 $(BIN)/pytest tests/cluster $(ARGS)
 
 asan: $(VENV)/.installed-dev $(VENV)/.provisioned
 	bash .ci/asan.sh $(ARGS)

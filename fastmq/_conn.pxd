@@ -7,6 +7,7 @@ that is served at the end of a turn: it takes the output, and its input is given
 A connection is named outside by its id: generation << 32 | slot, so a stale id never reaches a newcomer.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from fastmq._items cimport Fabric, Remote
 from fastmq._link cimport Wire
 from fastmq._meter cimport Meter
 from fastmq._protocol cimport Peer, Protocol
@@ -14,6 +15,7 @@ from fastmq._router cimport Router
 from fastmq._session cimport Sessions
 from fastmq._share cimport Groups
 from fastmq._tap cimport Taps
+from fastmq._terms cimport RATES_MAX
 from fastmq._wheel cimport Timer, Wheel
 
 cdef enum:
@@ -21,7 +23,6 @@ cdef enum:
     READ_MAX = 65536             # bytes of one connection a turn
     IN = 1                       # what epoll watches of a connection
     OUT = 2
-    METERS = 3                   # a connection's own, its user's, its listener's
     LISTED = 1                   # of `closing`: on the core's list
     REAPED = 2                   # off it: the session is gone, last words may still leave
 
@@ -71,9 +72,9 @@ cdef struct Conn:
     uint8_t blocked              # its sink takes nothing for now
     uint8_t reads                # its sink knows that it is to read
     uint8_t throttled            # it waits since it sent too much
-    Meter* meters[METERS]        # NULL: none
+    Meter* meters[RATES_MAX]        # NULL: none
     Conn* next_sink
-    Ended* ended                 # for the day when it ends; NULL: it has a socket
+    Ended* ended                 # for the day when it ends; NULL: it has a socket, and nobody else knows of it
 
 cdef enum:
     LISTENERS_MAX = 64
@@ -96,6 +97,7 @@ cdef struct Core:
     Groups groups
     Protocol protocol
     Taps taps
+    Fabric* fabric               # NULL: there is one worker; owned
     Gone* gone                   # connections with a session that ended this turn, for the log
     int64_t clock_offset_ms      # tests move the clock
     ListenerSlot listeners[LISTENERS_MAX]
@@ -143,6 +145,7 @@ cdef inline bint listener_full(const Core* core, uint16_t listener) noexcept nog
     return core.most[listener] != 0 and core.held[listener] >= core.most[listener]
 
 cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil
+cdef Conn* conn_remote(Core* core, int fd, Remote* remote) noexcept nogil
 cdef void conn_receive(Conn* c, const uint8_t* p, size_t n) noexcept nogil
 cdef uint32_t conn_offers(Conn* c, uint32_t most) noexcept nogil
 cdef void conn_take(Conn* c, uint8_t* out, uint32_t n) noexcept nogil

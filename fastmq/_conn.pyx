@@ -4,7 +4,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
-from fastmq._link cimport Chunk, Link, link_clear, link_mark, link_sent
+from fastmq._link cimport Chunk, Link, chunk_waits, link_clear, link_mark, link_sent
 from fastmq._linux cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, MSG_NOSIGNAL, SHUT_WR, close, epoll_ctl,
     epoll_event, iovec, msghdr, recv, sendmsg, shutdown, write,
@@ -12,10 +12,11 @@ from fastmq._linux cimport (
 from fastmq._message cimport charge
 from fastmq._meter cimport meter_charge, meter_unref
 from fastmq._protocol cimport (
-    AWAIT_CONNECT, CLIENT_LEFT, CLOSING, ESCALATE, LINGERING, OPEN, peer_clear, peer_disconnect, peer_session,
-    protocol_packet,
+    AWAIT_CONNECT, CLIENT_LEFT, CLOSING, ESCALATE, LINGERING, OPEN, peer_clear, peer_detach, peer_disconnect,
+    peer_session,     protocol_packet,
 )
 from fastmq._session cimport Session, session_detach, session_id
+from fastmq._wait cimport waits_drop
 from fastmq._wheel cimport timer_arm, timer_cancel
 from fastmq._wire cimport (
     KEEP_ALIVE_TIMEOUT, MALFORMED, MESSAGE_RATE_TOO_HIGH, PACKET_TOO_LARGE, PROTOCOL_ERROR, QUOTA_EXCEEDED,
@@ -26,6 +27,7 @@ cdef enum:
     IOV_MAX_USED = 64
     OUTPUT_BUDGET = 4194304      # bytes that one read may cause to be queued before the others have their turn
     LINGER_MS = 1000
+    AHEAD = 4194304              # bytes that a sink may bring after it was told not to read: it had them already
     HOLD_MS = 100                # how long an MQTT 3 publisher waits before it tries full memory again
 
 
@@ -173,12 +175,25 @@ cdef Conn* conn_new(Core* core, int fd, uint16_t listener) noexcept nogil:
     return c
 
 
+cdef Conn* conn_remote(Core* core, int fd, Remote* remote) noexcept nogil:
+    """A connection to or from another worker. NULL: out of memory; the caller keeps the socket."""
+    cdef Conn* c = conn_new(core, fd, 0)
+    if c == NULL:
+        return NULL
+    core.held[0] -= 1
+    core.router.stats.connections -= 1
+    c.peer.remote = remote
+    conn_open(c, 0)
+    return c
+
+
 # -- connections go ----------------------------------------------------------------------------------------------------
 
 cdef void conn_close(Conn* c, uint8_t reason, bint with_will) noexcept nogil:
     """Ends the connection at the end of this turn; a reason is told to the client if its version can hear it."""
     if c.closing:
         return
+    waits_drop(&c.peer.waits)    # nothing follows our DISCONNECT
     if reason:
         peer_disconnect(&c.peer, reason)
     c.closing = LISTED
@@ -194,6 +209,7 @@ cdef void conn_detach(Conn* c) noexcept nogil:
     """Lets go of the session, whose will and timers take their course."""
     cdef Session* s = peer_session(&c.peer)
     cdef Gone* gone
+    peer_detach(&c.peer)
     if s == NULL:
         return
     c.core.router.stats.disconnects += 1
@@ -226,21 +242,22 @@ cdef void conn_free(Conn* c) noexcept nogil:
     timer_cancel(&c.timer)
     link_clear(l)
     peer_clear(&c.peer)
-    for i in range(METERS):
+    for i in range(RATES_MAX):
         if c.meters[i] != NULL:
             meter_unref(c.meters[i])
     drop_rest(c)
     if c.fd >= 0:
         close(c.fd)
-    else:
+    if c.ended != NULL:
         c.ended.id = conn_id(c)
         c.ended.next = core.ended
         core.ended = c.ended
     core.conns[c.slot] = NULL
     core.free_slots[core.n_free] = c.slot
     core.n_free += 1
-    core.held[c.listener] -= 1
-    core.router.stats.connections -= 1
+    if c.peer.remote == NULL:
+        core.held[c.listener] -= 1
+        core.router.stats.connections -= 1
     core.router.ledger.bytes -= <int64_t> sizeof(Conn)
     free(c)
 
@@ -344,7 +361,7 @@ cdef void conn_charge(Conn* c, uint32_t n) noexcept nogil:
     """Counts a PUBLISH of n bytes. Who sends too fast is not read from until its debt is paid, or is disconnected."""
     cdef int64_t now = c.core.router.now_ms, wait = 0, each
     cdef int i
-    for i in range(METERS):
+    for i in range(RATES_MAX):
         if c.meters[i] != NULL:
             each = meter_charge(c.meters[i], n, now)
             if each > wait:
@@ -380,7 +397,9 @@ cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
             break
         if used == 0:
             break
-        if 1 + used + length > (core.packet_max if c.peer.phase != AWAIT_CONNECT else core.connect_max):
+        if 1 + used + length > (core.packet_max if c.peer.phase != AWAIT_CONNECT else core.connect_max) and (
+            c.peer.remote == NULL
+        ):
             conn_close(c, PACKET_TOO_LARGE, True)  # [MQTT-3.2.2-15]
             break
         if n - at < 1 + used + length:
@@ -409,7 +428,7 @@ cdef uint32_t feed(Conn* c, uint8_t* p, uint32_t n) noexcept nogil:
             if target != c:      # its own acknowledgements come over this very connection
                 conn_wait(c, target)
                 break
-        if c.peer.link.out_bytes > core.wire.out_max:
+        if c.peer.link.out_bytes > core.wire.out_max and c.peer.remote == NULL:
             conn_wait(c, c)      # it asks and does not read the answers
             break
         if core.router.ledger.bytes > budget:
@@ -469,7 +488,8 @@ cdef void conn_read(Conn* c) noexcept nogil:
         conn_read_failed(c, n)
         return
     c.last_seen_ms = core.router.now_ms
-    core.router.stats.bytes_received += n
+    if c.peer.remote == NULL:
+        core.router.stats.bytes_received += n
     if c.rest_len:
         start -= c.rest_len
         memcpy(start, c.rest, c.rest_len)
@@ -488,7 +508,7 @@ cdef void conn_receive(Conn* c, const uint8_t* p, size_t n) noexcept nogil:
     while n and not c.closing:
         if c.listed != NOT_LISTED or not c.events & IN:
             k = <uint32_t> min(n, <size_t> HEADROOM + core.packet_max)  # it came although we do not read
-            if c.rest_len > HEADROOM + core.packet_max or not rest_room(c, c.rest_len + k):
+            if c.rest_len > AHEAD + core.packet_max or not rest_room(c, c.rest_len + k):
                 conn_close(c, QUOTA_EXCEEDED, True)
                 return
             memcpy(c.rest + c.rest_len, p, k)
@@ -575,16 +595,16 @@ cdef bint conn_flush(Conn* c) noexcept nogil:
         tell(c)
         return True
     memset(&message, 0, sizeof(message))
-    cdef uint64_t committed = c.core.router.journal.committed
+    cdef Router* router = c.core.router
     message.msg_iov = iov
     while l.head != NULL:
         chunk = l.head
-        if chunk.gate > committed:
+        if chunk_waits(chunk, router):
             c.progress_ms = c.core.router.now_ms  # it waits for us
             break
         n_iov = 0
         size = 0
-        while chunk != NULL and n_iov < IOV_MAX_USED and chunk.gate <= committed:
+        while chunk != NULL and n_iov < IOV_MAX_USED and not chunk_waits(chunk, router):
             iov[n_iov].iov_base = chunk.data + chunk.off
             iov[n_iov].iov_len = chunk.len - chunk.off
             size += iov[n_iov].iov_len
@@ -602,7 +622,8 @@ cdef bint conn_flush(Conn* c) noexcept nogil:
         link_sent(l, <uint32_t> n)
         c.progress_ms = c.core.router.now_ms
         c.progress += n
-        c.core.router.stats.bytes_sent += n
+        if c.peer.remote == NULL:
+            c.core.router.stats.bytes_sent += n
         if <size_t> n < size:
             watch(c, c.events | OUT)
             return True
@@ -613,10 +634,9 @@ cdef bint conn_flush(Conn* c) noexcept nogil:
 
 cdef uint32_t conn_offers(Conn* c, uint32_t most) noexcept nogil:
     """How many bytes its sink may take now, at most `most`; nothing leaves before what it promises is committed."""
-    cdef uint64_t committed = c.core.router.journal.committed
     cdef Chunk* chunk = c.peer.link.head
     cdef uint32_t n = 0
-    while chunk != NULL and chunk.gate <= committed and n < most:
+    while chunk != NULL and not chunk_waits(chunk, c.core.router) and n < most:
         n += chunk.len - chunk.off
         chunk = chunk.next
     if n == 0:

@@ -5,12 +5,12 @@ All methods belong to one thread: the one whose event loop watches `fileno()`. T
 """
 from libc.errno cimport ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from fastmq._access cimport Access, Denied, guard_set
 from fastmq._conn cimport (
-    Conn, Core, Gone, LISTENERS_MAX, METERS, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id,
+    Conn, Core, Gone, LISTENERS_MAX, conn_close, conn_consume, conn_detach, conn_go_on_soon, conn_id,
     conn_open, conn_park, conn_take_packet, core_find, core_wake, unlist,
 )
 from fastmq._journal cimport (
@@ -18,9 +18,12 @@ from fastmq._journal cimport (
     stored_unref,
 )
 from fastmq._link cimport link_open_gates, link_promise, link_set_aliases
-from fastmq._meter cimport Rates, meter_ref, meter_unref
+from fastmq._linux cimport peer_text, write
+from fastmq._meter cimport Meter, Rates, meter_ref, meter_unref
 from fastmq._message cimport Message, message_new, message_unref
-from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, peer_session
+from fastmq._moving cimport Moving
+from fastmq._protocol cimport AUTHENTICATING, CONNECTING, OPEN, TOPIC_MAX, peer_session
+from fastmq._remote cimport Remotes
 from fastmq._restore cimport Restoration, restoration_end, restoration_init, restore_batch, restore_message
 from fastmq._router cimport router_bytes, router_full, router_publish
 from fastmq._session cimport (
@@ -32,11 +35,13 @@ from fastmq._sink cimport Sinks
 from fastmq._subscribe cimport session_bar
 from fastmq._table cimport table_at, table_size
 from fastmq._tap cimport Tap, tap_make, taps_notify
+from fastmq._terms cimport RATES_MAX, terms_mount, terms_rates
 from fastmq._turn cimport (
     core_advance, core_clock, core_close, core_finish, core_go_on, core_listen, core_open, core_read,
     core_set_clock, core_unlisten,
 )
-from fastmq._wire cimport AUTH, Publish, SESSION_TAKEN_OVER, check_topic_name, get_varint, hash_bytes, parse_publish
+from fastmq._user cimport User, user_find, user_name, user_set
+from fastmq._wire cimport AUTH, Publish, SESSION_TAKEN_OVER, hash_bytes, split_publish
 
 from fastmq._codec import decode
 from fastmq.errors import ProtocolError
@@ -45,46 +50,6 @@ cdef enum:
     BATCH_FULL = 65536           # bytes of records at which a batch leaves although nobody waits for it
 
 STRATEGIES = ("round_robin", "random", "sticky", "hash_clientid", "hash_topic", "least_inflight")
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t write(int fd, const void* data, size_t n)
-
-cdef extern from "<sys/socket.h>" nogil:
-    """
-    #include <arpa/inet.h>
-    #include <netinet/in.h>
-    #include <stdio.h>
-    static void peer_text(int fd, char* out, size_t n) {
-        struct sockaddr_storage a; socklen_t len = sizeof a; char ip[INET6_ADDRSTRLEN];
-        out[0] = 0;
-        if (getpeername(fd, (struct sockaddr*)&a, &len)) return;
-        if (a.ss_family == AF_INET) {
-            struct sockaddr_in* v4 = (struct sockaddr_in*)&a;
-            inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
-            snprintf(out, n, "%s:%u", ip, ntohs(v4->sin_port));
-        } else if (a.ss_family == AF_INET6) {
-            struct sockaddr_in6* v6 = (struct sockaddr_in6*)&a;
-            inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
-            snprintf(out, n, "[%s]:%u", ip, ntohs(v6->sin6_port));
-        }
-    }
-    """
-    void peer_text(int fd, char* out, size_t n)
-
-cdef int split_publish(bytes packet, Publish* out) except -1:
-    """Parses an encoded MQTT 5 PUBLISH; the bytes must stay alive as long as the parts are used."""
-    cdef uint8_t* p = <uint8_t*> <char*> packet
-    cdef uint32_t length = 0, size = <uint32_t> len(packet)
-    cdef int used = get_varint(p + 1, p + size, &length) if size > 1 else 0
-    cdef int reason
-    if used <= 0 or 1 + used + length != size or p[0] >> 4 != 3:
-        raise ValueError("not one encoded PUBLISH packet")
-    reason = parse_publish(p[0], p + 1 + used, length, 5, out)
-    if not reason:
-        reason = check_topic_name(out.topic, out.topic_len, 65535)
-    if reason:
-        raise ValueError(f"the PUBLISH is refused with reason code {reason:#04x}")
-    return 0
 
 
 cdef class Hub:
@@ -114,11 +79,15 @@ cdef class Hub:
     cdef uint8_t _trouble
     cdef object _bodies            #: list[bytes | None] | None
     cdef readonly Sinks sinks      #: connections whose bytes do not go through a socket of ours
+    cdef readonly Remotes remotes  #: the other workers of the host
+    cdef readonly Moving moving    #: sessions that go to other engines, and come from there
 
     def __cinit__(self) -> None:
         memset(&self._core, 0, sizeof(Core))
         self._core.epfd = self._core.wake_fd = self._core.timer_fd = -1
         self.sinks = Sinks()
+        self.remotes = Remotes()
+        self.moving = Moving()
 
     def __init__(
         self, *, uint32_t packet_max, uint32_t output_max, uint16_t receive_max=1024, uint16_t alias_max=64,
@@ -144,7 +113,7 @@ cdef class Hub:
         if not core_open(core, packet_max, output_max):
             raise OSError("the engine could not get its epoll set, timer or memory")
         self._open = True
-        self.sinks.core = core
+        self.sinks.core = self.remotes.core = self.moving.core = core
         core.router.memory_max = memory_max
         core.router.retained_max = retained_max
         core.router.retained_bytes_max = retained_bytes_max
@@ -180,7 +149,7 @@ cdef class Hub:
         if self._restoring:
             self._restoring = False
             restoration_end(&self._restoration, False)
-        self.sinks.core = NULL
+        self.sinks.core = self.remotes.core = self.moving.core = NULL
         core_close(&self._core)
 
     def close(self) -> None:
@@ -234,6 +203,8 @@ cdef class Hub:
                 self._gone()
             if core.protocol.denials.n:
                 self._denied()
+            if core.fabric != NULL and core.fabric.news:
+                self.remotes.notify()
             if core.taps.ready != NULL:
                 taps_notify(&core.taps)
             ticked = core.ticked != 0
@@ -371,6 +342,7 @@ cdef class Hub:
             made[i].stored = stored_ref(st)
             st.message = made[i]
         groups_take_bodies(&core.groups)
+        self.moving.take_bodies()
         sessions_go_on(&core.sessions)
         for i in range(n):
             if made[i] != NULL:
@@ -503,6 +475,19 @@ cdef class Hub:
             raise ValueError(f"there are at most {LISTENERS_MAX} listeners")
         self._core.most[listener] = most
 
+    def tune(
+        self, *, uint32_t connections_max, uint32_t subscriptions_max, uint32_t user_subscriptions_max,
+        uint32_t user_retained_max, uint32_t slow_after_ms, uint32_t pause_max_ms,
+        uint32_t connect_timeout_ms, uint32_t connect_max,
+    ) -> None:
+        """Other limits from now on; what exceeds them already stays."""
+        cdef Core* core = &self._core
+        core.connections_max, core.slow_after_ms, core.pause_max_ms = connections_max, slow_after_ms, pause_max_ms
+        core.connect_timeout_ms, core.connect_max = connect_timeout_ms, min(connect_max, core.packet_max)
+        core.sessions.subscriptions_max = subscriptions_max
+        core.sessions.users.subscriptions_max = user_subscriptions_max
+        core.sessions.users.retained_max = user_retained_max
+
     def listen(self, int fd, uint16_t listener) -> None:
         """Accepts from a listening, non-blocking socket; the caller keeps and closes it. OSError: epoll refuses it."""
         self._check()
@@ -520,7 +505,7 @@ cdef class Hub:
         cdef char text[80]
         if c == NULL:
             return ""
-        if c.fd < 0:
+        if c.ended != NULL:
             return self.sinks.peer(id)
         peer_text(c.fd, text, sizeof(text))
         return (<bytes> text).decode()
@@ -538,10 +523,15 @@ cdef class Hub:
         """Whether a session exists under this client id."""
         return session_find(&self._core.sessions, <uint8_t*> <char*> client_id, <uint32_t> len(client_id)) != NULL
 
+    def sessions_of(self, bytes username not None) -> int:
+        """How many sessions are this user's, as far as is known: after a restart, those that have been opened again."""
+        cdef User* u = user_find(&self._core.sessions.users, <uint8_t*> <char*> username, <uint32_t> len(username))
+        return u.sessions if u != NULL else 0
+
     def open(
         self, uint64_t id, bytes client_id not None, *, bint clean_start, uint8_t version, uint32_t expiry_s,
         uint16_t send_max, uint32_t packet_max=0, uint16_t alias_max=0, bytes will=None, uint32_t will_delay_s=0,
-        bint is_bridge=False,
+        bint is_bridge=False, bytes username=None,
     ) -> bool | None:
         """Gives the connection its session: takes over from another connection, resumes or starts afresh.
 
@@ -583,6 +573,8 @@ cdef class Hub:
         c.peer.link.packet_max = packet_max
         c.peer.is_bridge = is_bridge
         session_attach(s, &c.peer.link)
+        user_set(&core.sessions.users, &s.user, <uint8_t*> <char*> username if username is not None else NULL,
+                 <uint16_t> len(username) if username is not None else 0, s.base.owner.n + s.n_memberships)
         s.expiry_s = expiry_s if expiry_s < core.sessions.expiry_max_s else core.sessions.expiry_max_s
         s.send_max = send_max
         if alias_max and not link_set_aliases(&c.peer.link, alias_max):
@@ -638,22 +630,36 @@ cdef class Hub:
             core_wake(&self._core)
         return True
 
-    def limit(self, uint64_t id, list rates not None) -> bool:
-        """Holds a connection to these rates, at most 3 `Rates`, from now on. False: it is gone."""
+    def limit(self, uint64_t id, list rates not None, list out_rates=None) -> bool:
+        """Holds what a connection sends, and what it is sent, to at most 3 `Rates` each. False: it is gone."""
         cdef Conn* c = core_find(&self._core, id)
-        cdef int i
-        cdef Rates each
-        if len(rates) > METERS:
-            raise ValueError(f"at most {METERS} rates hold for a connection")
+        cdef Meter* meters[RATES_MAX]
+        cdef uint32_t i, n = <uint32_t> len(out_rates) if out_rates is not None else 0
+        if len(rates) > RATES_MAX or n > RATES_MAX:
+            raise ValueError(f"at most {RATES_MAX} rates hold for a connection")
         if c == NULL or c.closing:
             return False
-        for i in range(METERS):
+        for i in range(n):
+            meters[i] = (<Rates?> out_rates[i])._meter
+        if not terms_rates(&c.peer.link.terms, meters, n):
+            raise MemoryError("no memory for a connection's rates")
+        for i in range(RATES_MAX):
             if c.meters[i] != NULL:
                 meter_unref(c.meters[i])
-                c.meters[i] = NULL
-        for i in range(<int> len(rates)):
-            each = rates[i]
-            c.meters[i] = meter_ref(each._meter)
+            c.meters[i] = meter_ref((<Rates?> rates[i])._meter) if i < <uint32_t> len(rates) else NULL
+        return True
+
+    def mount(self, uint64_t id, bytes mount not None) -> bool:
+        """Puts this in front of all topics that a client names, before its session is opened. False: it is gone."""
+        cdef Conn* c = core_find(&self._core, id)
+        if c == NULL or c.closing:
+            return False
+        if self._core.protocol.room == NULL:
+            self._core.protocol.room = <uint8_t*> malloc(TOPIC_MAX)
+        if self._core.protocol.room == NULL or not terms_mount(
+            &c.peer.link.terms, <uint8_t*> <char*> mount, <uint16_t> len(mount)
+        ):
+            raise MemoryError("no memory for a mount point")
         return True
 
     def send(self, uint64_t id, bytes packet not None) -> bool:
@@ -702,7 +708,9 @@ cdef class Hub:
         cdef uint32_t i
         cdef int n = 0
         for i in range(self._core.conns_cap):
-            if self._core.conns[i] != NULL and not self._core.conns[i].closing:
+            if self._core.conns[i] != NULL and not self._core.conns[i].closing and (
+                self._core.conns[i].peer.remote == NULL
+            ):
                 conn_close(self._core.conns[i], reason, False)
                 n += 1
         core_wake(&self._core)
@@ -733,7 +741,7 @@ cdef class Hub:
         self._check()
         cdef Core* core = &self._core
         counters = <dict> core.router.stats
-        counters["subscriptions"] = core.router.trie.subscriptions
+        counters["subscriptions"] = core.router.trie.subscriptions - self.remotes.subscriptions()
         counters["retained"] = core.router.retained.count
         counters["retained_bytes"] = core.router.retained.payload_bytes
         counters["memory_bytes"] = router_bytes(core.router)
@@ -742,8 +750,23 @@ cdef class Hub:
         counters["memory_peak"] = core.router.ledger.peak
         return counters
 
+    def connected(self) -> list:
+        """(connection, client id, user name or None) of every client that is connected."""
+        self._check()
+        cdef Conn* c
+        cdef Session* s
+        cdef uint32_t i
+        cdef list out = []
+        for i in range(self._core.conns_cap):
+            c = self._core.conns[i]
+            s = <Session*> c.peer.link.session if c != NULL and not c.closing else NULL
+            if s != NULL:
+                out.append((conn_id(c), (<char*> session_id(s))[:s.id_len],
+                            (<char*> user_name(s.user))[:s.user.len] if s.user != NULL else None))
+        return out
+
     def clients(self) -> list:
-        """(client id, connected, protocol version or 0, queued, in flight, dropped, subscriptions) of every session."""
+        """Of every session: client id, connected, version or 0, queued, in flight, dropped, subscriptions, user."""
         self._check()
         cdef Core* core = &self._core
         cdef Session* s
@@ -755,6 +778,7 @@ cdef class Hub:
                 out.append((
                     (<char*> session_id(s))[:s.id_len], s.link != NULL, s.link.version if s.link != NULL else 0,
                     s.queue.n, s.window.used, s.dropped, s.base.owner.n,
+                    (<char*> user_name(s.user))[:s.user.len] if s.user != NULL else None,
                 ))
         return out
 

@@ -57,6 +57,14 @@ cdef struct ReceiveSet:
     uint16_t page_used[16]
     uint32_t used
 
+cdef struct Resend:              # packet ids to send again after a resume, in order
+    uint32_t n
+    uint32_t at
+    # n uint16_t follow
+
+cdef inline uint16_t* resend_ids(const Resend* again) noexcept nogil:
+    return <uint16_t*> (<uint8_t*> again + sizeof(Resend))
+
 cdef inline Delivery* queue_at(Queue* q, uint32_t i) noexcept nogil:
     cdef uint32_t at = (q.head + i) & (q.cap - 1)
     if q.cap <= BLOCK:
@@ -88,11 +96,14 @@ cdef Delivery* window_get(Window* w, uint16_t packet_id) noexcept nogil
 cdef void window_finish(Window* w, Delivery* d) noexcept nogil
 cdef uint32_t window_ordered(Window* w, Delivery** out) noexcept nogil
 cdef void window_clear(Window* w) noexcept nogil
+cdef Resend* resend_new(Window* w) noexcept nogil
 
 cdef Delivery* queue_push(Queue* q) noexcept nogil
 cdef Delivery* queue_push_front(Queue* q) noexcept nogil
 cdef void queue_pop(Queue* q) noexcept nogil
 cdef void queue_clear(Queue* q) noexcept nogil
+
+cdef void records_forget(Window* w, Queue* q) noexcept nogil
 
 cdef int receive_add(ReceiveSet** set, uint16_t packet_id) noexcept nogil
 cdef bint receive_has(ReceiveSet* set, uint16_t packet_id) noexcept nogil

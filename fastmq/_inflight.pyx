@@ -151,6 +151,32 @@ cdef uint32_t window_ordered(Window* w, Delivery** out) noexcept nogil:
     return n
 
 
+cdef Resend* resend_new(Window* w) noexcept nogil:
+    """What is in flight, to be sent again in its order. NULL: out of memory."""
+    cdef Delivery** flight = <Delivery**> malloc(w.used * sizeof(void*))
+    cdef Resend* again = <Resend*> malloc(sizeof(Resend) + w.used * sizeof(uint16_t))
+    cdef uint32_t i
+    if flight == NULL or again == NULL:
+        free(flight)
+        free(again)
+        return NULL
+    again.n = window_ordered(w, flight)
+    again.at = 0
+    for i in range(again.n):
+        resend_ids(again)[i] = flight[i].packet_id
+    free(flight)
+    return again
+
+
+cdef void records_forget(Window* w, Queue* q) noexcept nogil:
+    """What is in flight and queued is not in the store any more."""
+    cdef uint32_t i
+    for i in range(w.cap):
+        w.slots[i].recorded = BY_NONE
+    for i in range(q.n):
+        queue_at(q, i).recorded = BY_NONE
+
+
 cdef void window_clear(Window* w) noexcept nogil:
     cdef uint32_t i
     for i in range(w.cap):

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastmq._access cimport Guard, guard_reads
 from fastmq._message cimport Message
 from fastmq._router cimport Image, Pub, Router
+from fastmq._terms cimport Terms, terms_reach, terms_wait
 from fastmq._wire cimport Publish
 
 cdef enum:
@@ -24,6 +25,7 @@ cdef struct Chunk:
     uint32_t len                 # bytes that are filled
     uint32_t off                 # of them, bytes that have been sent
     uint32_t cap                 # room for own bytes, 0 for a reference
+    uint32_t mark                # other workers must know of it before these bytes may leave, 0 = they need not
     # own bytes follow
 
 cdef struct Alias:
@@ -58,8 +60,10 @@ cdef struct Link:
     Link* next_gated
     Link** prev_gated            # what points at this link in the list of gated ones; NULL while it is not there
     uint64_t gate                # the highest of its chunks' gates
+    uint32_t mark                # and marks
     AliasTable* aliases          # ours towards the client; NULL when it allows none
     Guard guard                  # what its client may publish and read
+    Terms* terms                 # NULL: nothing is special about it
     uint32_t out_bytes
     uint32_t packet_max          # the client's Maximum Packet Size, 0 = none
     uint8_t version              # 3, 4 or 5; 0 before CONNECT
@@ -76,7 +80,7 @@ cdef bint link_publish(
 ) noexcept nogil
 cdef bint link_image(Link* l, Pub* pub, bint retain) noexcept nogil
 cdef bint link_ack(Link* l, uint8_t first, uint16_t packet_id, uint8_t reason, uint64_t gate) noexcept nogil
-cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate) noexcept nogil
+cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate, uint32_t mark=*) noexcept nogil
 cdef void link_open_gates(Wire* w) noexcept nogil
 cdef bint link_fits(Link* l, uint32_t remaining) noexcept nogil
 cdef void link_clear(Link* l) noexcept nogil
@@ -84,13 +88,23 @@ cdef void link_sent(Link* l, uint32_t n) noexcept nogil
 cdef bint link_set_aliases(Link* l, uint16_t limit) noexcept nogil
 cdef void wire_clear(Wire* w) noexcept nogil
 
+cdef inline bint chunk_waits(const Chunk* c, const Router* r) noexcept nogil:
+    return c.gate > r.journal.committed or c.mark > r.marked
+
 cdef inline bint link_is_gated(const Link* l) noexcept nogil:
-    """Whether the first of its output waits for a commit."""
-    return l.head != NULL and l.head.gate > l.wire.router.journal.committed
+    """Whether the first of its output waits for a commit, or for other workers."""
+    return l.head != NULL and chunk_waits(l.head, l.wire.router)
 
 cdef inline bint link_reads(Link* l, const uint8_t* topic, uint32_t n) noexcept nogil:
     """Whether a client, if one is there, may be sent what was published to this topic."""
-    return l == NULL or l.guard.list == NULL or guard_reads(&l.guard, topic, n)
+    return l == NULL or (
+        (l.guard.list == NULL or guard_reads(&l.guard, topic, n))
+        and (l.terms == NULL or terms_reach(l.terms, topic, n))
+    )
+
+cdef inline bint link_is_held(const Link* l) noexcept nogil:
+    """Whether its client has been sent as much as it may for now."""
+    return l.terms != NULL and terms_wait(l.terms, l.wire.router.now_ms) != 0
 
 cdef inline void link_mark(Link* l) noexcept nogil:
     if not l.dirty:

@@ -5,6 +5,7 @@ from libc.string cimport memcmp, memcpy
 
 from fastmq._message cimport charge, message_payload, message_ref, message_unref
 from fastmq._router cimport IMAGE_MAX
+from fastmq._terms cimport terms_charge
 from fastmq._wire cimport (
     PROP_MESSAGE_EXPIRY, PROP_SUBSCRIPTION_ID, PROP_TOPIC_ALIAS, put16, put32, put_bytes, put_varint, varint_size,
 )
@@ -49,6 +50,7 @@ cdef uint8_t* link_chunk(Link* l, uint32_t n) noexcept nogil:
     c.message = NULL
     c.data = <uint8_t*> c + sizeof(Chunk)
     c.gate = 0
+    c.mark = 0
     c.cap = cap
     c.off = 0
     c.len = n
@@ -57,23 +59,28 @@ cdef uint8_t* link_chunk(Link* l, uint32_t n) noexcept nogil:
     return c.data
 
 
-cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate) noexcept nogil:
+cdef uint8_t* link_promise(Link* l, uint32_t n, uint64_t gate, uint32_t mark=0) noexcept nogil:
     """Like link_reserve, for bytes that may leave only when the journal's batch `gate` is committed; 0: at once.
+
+    With a `mark`, they wait as well until other workers know what was wanted here when it was made.
 
     What is written after them waits behind them, so that a client hears everything in its order.
     """
     cdef Chunk* c = l.tail
     cdef uint8_t* out
-    if gate == 0:
+    if gate == 0 and mark == 0:
         return link_reserve(l, n)
     if gate == l.wire.router.journal.seq:
         l.wire.router.journal.urgent = 1
-    if c != NULL and c.gate == gate:
+    if c != NULL and c.gate == gate and c.mark == mark:
         return link_reserve(l, n)
     out = link_chunk(l, n)
     if out == NULL:
         return NULL
-    l.tail.gate = l.gate = gate
+    l.tail.gate = gate
+    l.tail.mark = mark
+    l.gate = max(l.gate, gate)
+    l.mark = max(l.mark, mark)
     if l.prev_gated == NULL:
         l.next_gated = l.wire.gated
         if l.next_gated != NULL:
@@ -92,14 +99,14 @@ cdef void ungate(Link* l) noexcept nogil:
 
 
 cdef void link_open_gates(Wire* w) noexcept nogil:
-    """A batch has been committed: what waited for it may leave."""
+    """A batch has been committed, or other workers have caught up: what waited for it may leave."""
     cdef Link* l = w.gated
     cdef Link* after
     while l != NULL:
         after = l.next_gated
         if not link_is_gated(l):
             link_mark(l)
-        if l.gate <= w.router.journal.committed:
+        if l.gate <= w.router.journal.committed and l.mark <= w.router.marked:
             ungate(l)
         l = after
 
@@ -128,6 +135,7 @@ cdef bint link_refer(Link* l, Message* m, const uint8_t* data, uint32_t n) noexc
     c.message = message_ref(m)
     c.data = <uint8_t*> data
     c.gate = 0
+    c.mark = 0
     c.len = n
     c.off = 0
     c.cap = 0
@@ -259,23 +267,25 @@ cdef bint link_publish(
 
     False: above the client's Maximum Packet Size (it is as if it had been sent [MQTT-3.1.2-25]), or the link is broken.
     """
-    cdef uint32_t remaining = 2 + p.topic_len + p.payload_len + (2 if qos else 0)
-    cdef uint32_t props = 0, i, topic_len = p.topic_len, copied = p.payload_len, size
+    cdef uint32_t cut = l.terms.mount_len if l.terms != NULL else 0
+    cdef const uint8_t* topic = p.topic + cut
+    cdef uint32_t topic_len = p.topic_len - cut, props = 0, i, copied = p.payload_len, size
+    cdef uint32_t remaining = 2 + topic_len + p.payload_len + (2 if qos else 0)
     cdef Alias* alias = NULL
     cdef uint8_t* out
     if l.version == 5:
         props = p.props_len + (5 if p.has_expiry else 0)
         for i in range(n_ids):
             props += 1 + varint_size(ids[i])
-        if l.aliases != NULL and ALIAS_TOPIC_MIN <= p.topic_len <= ALIAS_TOPIC_MAX:
-            alias = alias_find(l.aliases, p.topic, p.topic_len, hash)
+        if l.aliases != NULL and ALIAS_TOPIC_MIN <= topic_len <= ALIAS_TOPIC_MAX:
+            alias = alias_find(l.aliases, topic, topic_len, hash)
             if alias.number:
                 remaining -= topic_len
                 topic_len = 0
                 props += 3
             elif l.aliases.used < l.aliases.limit:
                 if l.packet_max == 0 or remaining + props + 16 < l.packet_max:
-                    if alias_learn(l, alias, p.topic, p.topic_len, hash):
+                    if alias_learn(l, alias, topic, topic_len, hash):
                         props += 3
                     else:
                         alias = NULL
@@ -297,7 +307,7 @@ cdef bint link_publish(
     out[0] = <uint8_t> (0x30 | (dup << 3) | (qos << 1) | retain)
     out = put_varint(out + 1, remaining)
     out = put16(out, topic_len)
-    out = put_bytes(out, p.topic, topic_len)
+    out = put_bytes(out, topic, topic_len)
     if qos:
         out = put16(out, packet_id)
     if l.version == 5:
@@ -316,6 +326,8 @@ cdef bint link_publish(
         memcpy(out, p.payload, copied)
     elif p.payload_len and not link_refer(l, m, message_payload(m), p.payload_len):  # p's bytes are only borrowed
         return False
+    if l.terms != NULL:
+        terms_charge(l.terms, 1 + varint_size(remaining) + remaining, l.wire.router.now_ms)
     l.wire.router.stats.publish_sent += 1
     l.wire.router.stats.publish_bytes_sent += p.payload_len
     l.wire.router.stats.packets_sent += 1
@@ -351,7 +363,7 @@ cdef bint link_image(Link* l, Pub* pub, bint retain) noexcept nogil:
     """Queues a QoS 0 PUBLISH from the image that all such receivers share. False: it has none, use link_publish."""
     cdef Image* image = pub.v5 if l.version == 5 else pub.v4
     cdef uint8_t* out
-    if l.aliases != NULL:
+    if l.aliases != NULL or l.terms != NULL:
         return False
     if image.data == NULL:
         image_make(image, pub.parts, l.version == 5)

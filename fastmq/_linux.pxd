@@ -59,3 +59,29 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void* buf, size_t n)
     ssize_t write(int fd, const void* buf, size_t n)
     int close(int fd)
+
+cdef extern from "<sys/socket.h>" nogil:
+    """
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <stdio.h>
+    static inline void peer_text(int fd, char* out, size_t n) {
+        struct sockaddr_storage a; socklen_t len = sizeof a; char ip[INET6_ADDRSTRLEN];
+        out[0] = 0;
+        if (getpeername(fd, (struct sockaddr*)&a, &len)) return;
+        if (a.ss_family == AF_INET) {
+            struct sockaddr_in* v4 = (struct sockaddr_in*)&a;
+            inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
+            snprintf(out, n, "%s:%u", ip, ntohs(v4->sin_port));
+        } else if (a.ss_family == AF_INET6) {
+            struct sockaddr_in6* v6 = (struct sockaddr_in6*)&a;
+            inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
+            snprintf(out, n, "[%s]:%u", ip, ntohs(v6->sin6_port));
+        }
+    }
+    """
+    void peer_text(int fd, char* out, size_t n)
+
+cdef extern from "<fcntl.h>" nogil:
+    int fcntl(int fd, int command, ...)
+    int F_DUPFD_CLOEXEC

@@ -14,6 +14,7 @@ cdef struct Meter:
     Bucket bytes
 
 cdef int64_t meter_charge(Meter* m, uint32_t n, int64_t now_ms) noexcept nogil
+cdef int64_t meter_debt(Meter* m, int64_t now_ms) noexcept nogil
 cdef Meter* meter_ref(Meter* m) noexcept nogil
 cdef void meter_unref(Meter* m) noexcept nogil
 

@@ -11,15 +11,17 @@ cdef inline void fill(Bucket* b, int64_t now_ms) noexcept nogil:
         b.at_ms = now_ms
 
 
+cdef inline int64_t debt(const Bucket* b) noexcept nogil:
+    return 0 if b.tokens >= 0 else <int64_t> (-b.tokens / b.per_ms) + 1
+
+
 cdef int64_t charge_bucket(Bucket* b, double n, int64_t now_ms) noexcept nogil:
     """Takes n tokens; returns the milliseconds until the debt is paid, 0 = there is none."""
     if b.per_ms == 0:
         return 0
     fill(b, now_ms)
     b.tokens -= n
-    if b.tokens >= 0:
-        return 0
-    return <int64_t> (-b.tokens / b.per_ms) + 1
+    return debt(b)
 
 
 cdef int64_t meter_charge(Meter* m, uint32_t n, int64_t now_ms) noexcept nogil:
@@ -27,6 +29,19 @@ cdef int64_t meter_charge(Meter* m, uint32_t n, int64_t now_ms) noexcept nogil:
     cdef int64_t by_messages = charge_bucket(&m.messages, 1, now_ms)
     cdef int64_t by_bytes = charge_bucket(&m.bytes, n, now_ms)
     return by_messages if by_messages > by_bytes else by_bytes
+
+
+cdef int64_t meter_debt(Meter* m, int64_t now_ms) noexcept nogil:
+    """The milliseconds until all debts are paid, 0 = there are none."""
+    cdef int64_t wait = 0, each
+    if m.messages.per_ms:
+        fill(&m.messages, now_ms)
+        wait = debt(&m.messages)
+    if m.bytes.per_ms:
+        fill(&m.bytes, now_ms)
+        each = debt(&m.bytes)
+        wait = each if each > wait else wait
+    return wait
 
 
 cdef Meter* meter_ref(Meter* m) noexcept nogil:
@@ -49,7 +64,7 @@ cdef void bucket_start(Bucket* b, double per_s, double burst_s) noexcept nogil:
 
 
 cdef class Rates:
-    """What clients that share it may send in a second, 0 = no limit; in a burst, as much as in burst_s."""
+    """What clients that share it may send, or be sent, in a second, 0 = no limit; in a burst, as much as in burst_s."""
 
     def __cinit__(self, double messages_per_s, double bytes_per_s, double burst_s=1.0):
         self._meter = <Meter*> calloc(1, sizeof(Meter))

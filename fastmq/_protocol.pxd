@@ -5,8 +5,9 @@ CONNECT and AUTH go up to Python (ESCALATE); everything else is answered here.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastmq._access cimport Denials
+from fastmq._items cimport Fabric, Remote
 from fastmq._link cimport Link
-from fastmq._router cimport Router
+from fastmq._router cimport Router, Waits
 from fastmq._session cimport Session, Sessions
 
 cdef enum Phase:                 # of a connection; the only moves are downwards
@@ -22,6 +23,9 @@ cdef enum Verdict:               # of a packet; values from 0x80 on are the reas
     CLIENT_LEFT = 1              # a DISCONNECT: the connection ends without a word of ours
     ESCALATE = 2                 # the packet is Python's
 
+cdef enum:
+    TOPIC_MAX = 65535
+
 cdef struct Protocol:            # settings that packets are held to; one per worker
     Router* router
     Sessions* sessions
@@ -36,6 +40,8 @@ cdef struct Protocol:            # settings that packets are held to; one per wo
     uint8_t check_payload        # whether a payload that is said to be UTF-8 is looked at
     uint8_t deny_closes          # who is denied something is disconnected
     Denials denials
+    Fabric* fabric               # NULL: there is one worker
+    uint8_t* room                # TOPIC_MAX bytes for a topic with its mount point; NULL: nobody has needed it
 
 cdef struct InboundAlias:
     uint8_t* topic               # owned; NULL = not set
@@ -50,10 +56,13 @@ cdef struct Peer:                # one connection, as the protocol sees it
     uint8_t keep_will            # DISCONNECT 0x04 [MQTT-3.14.4-3 does not apply]
     uint8_t unwelcome            # it was denied something, and is to be disconnected
     uint8_t hold                 # memory is full: the caller pauses reading, the packet is to be given again
+    Remote* remote               # the other worker at the other end; NULL: a client is there
+    Waits waits                  # acknowledgements to it that wait for other workers
 
 cdef inline Session* peer_session(Peer* c) noexcept nogil:
     return <Session*> c.link.session
 
 cdef int protocol_packet(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil
 cdef void peer_disconnect(Peer* c, uint8_t reason) noexcept nogil
+cdef void peer_detach(Peer* c) noexcept nogil
 cdef void peer_clear(Peer* c) noexcept nogil

@@ -6,6 +6,7 @@ from libc.string cimport memcmp, memcpy
 from fastmq._access cimport (
     MAY_PUBLISH, MAY_SUBSCRIBE, denials_add, guard_publish, guard_set, guard_subscribe, is_allowed,
 )
+from fastmq._fabric cimport fabric_gone, fabric_item, fabric_mark, fabric_must_hold
 from fastmq._inflight cimport receive_add, receive_drop, receive_has
 from fastmq._journal cimport (
     Journal, REC_RECEIVED, REC_RELEASED, journal_full, journal_gate, record_clock, record_packet_id,
@@ -16,15 +17,17 @@ from fastmq._router cimport router_full, router_keeps, router_publish, router_st
 from fastmq._session cimport session_id, session_pubcomp, session_pubrec, session_puback, session_pump, session_waiting
 from fastmq._share cimport share_prefix
 from fastmq._subscribe cimport session_subscribe, session_unsubscribe
+from fastmq._terms cimport terms_free
 from fastmq._trie cimport OPT_NO_LOCAL, OPT_RETAIN_AS_PUBLISHED
+from fastmq._wait cimport must_wait, wait_ack, wait_resume, waits_drop
 from fastmq._wire cimport (
     AUTH, CONNECT, DISCONNECT, MALFORMED, NOT_AUTHORIZED, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED,
     PACKET_ID_NOT_FOUND, PACKET_TOO_LARGE, PAYLOAD_FORMAT_INVALID, PINGREQ, PROP_REASON_STRING, PROP_SESSION_EXPIRY,
     PROP_SUBSCRIPTION_ID, PROP_USER_PROPERTY, PROTOCOL_ERROR, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Publish,
-    QOS_NOT_SUPPORTED, QUOTA_EXCEEDED, RECEIVE_MAXIMUM_EXCEEDED, RETAIN_NOT_SUPPORTED, SHARED_NOT_SUPPORTED, SUBSCRIBE,
-    SUBSCRIPTION_IDS_NOT_SUPPORTED, TOPIC_ALIAS_INVALID, TOPIC_FILTER_INVALID, UNSPECIFIED, UNSUBSCRIBE,
-    WILDCARDS_NOT_SUPPORTED, be16, be32, check_filter, check_topic_name, get_varint, parse_publish, put16,
-    put_varint, skip_property, utf8_valid, varint_size,
+    QOS_NOT_SUPPORTED, QUOTA_EXCEEDED, RECEIVE_MAXIMUM_EXCEEDED, RETAIN_NOT_SUPPORTED, SHARED_NOT_SUPPORTED,
+    SUBSCRIBE, SUBSCRIPTION_IDS_NOT_SUPPORTED, TOPIC_ALIAS_INVALID, TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID,
+    UNSPECIFIED, UNSUBSCRIBE, WILDCARDS_NOT_SUPPORTED, be16, be32, check_filter, check_topic_name, get_varint,
+    parse_publish, put16, put_varint, skip_property, utf8_valid, varint_size,
 )
 
 cdef enum:
@@ -65,6 +68,26 @@ cdef int resolve_alias(Peer* c, Publish* p) noexcept nogil:
     return 0
 
 
+cdef const uint8_t* mounted(Peer* c, const uint8_t* text, uint32_t* n, uint32_t at) noexcept nogil:
+    """The topic or filter with the mount point in front of it; `at` is where that is in a shared one.
+
+    The bytes live until the next call. NULL: it would be too long.
+    """
+    cdef uint8_t* out = c.protocol.room
+    cdef uint32_t cut = c.link.terms.mount_len
+    if n[0] + cut > TOPIC_MAX:
+        return NULL
+    memcpy(out, text, at)
+    memcpy(out + at, c.link.terms.mount, cut)
+    memcpy(out + at + cut, text + at, n[0] - at)
+    n[0] += cut
+    return out
+
+
+cdef inline bint is_mounted(const Peer* c) noexcept nogil:
+    return c.link.terms != NULL and c.link.terms.mount_len != 0
+
+
 cdef bint may(Peer* c, uint8_t action, const uint8_t* topic, uint32_t n, uint8_t qos, bint flag) noexcept nogil:
     """Whether the client's access control list allows it; `flag`: retained, or shared. Only for those that have one."""
     cdef Session* s = peer_session(c)
@@ -98,13 +121,23 @@ cdef int under_strain(Peer* c, const Publish* p) noexcept nogil:
     cdef Router* r = c.protocol.router
     cdef Journal* j = &r.journal
     cdef bint mute = p.qos and c.link.version < 5
-    if journal_full(j) and (p.qos or p.retain):
-        return HOLD
     if j.trouble and (p.qos or p.retain) and router_keeps(r, p):
         return <int> HOLD if mute else j.trouble
     if router_full(r):
         return <int> HOLD if mute else <int> QUOTA_EXCEEDED
     return 0
+
+
+cdef inline int acknowledge(
+    Peer* c, uint8_t kind, uint16_t packet_id, uint8_t reason, uint64_t gate, bint records
+) noexcept nogil:
+    """PUBACK or PUBREC: when `gate` is committed, and other workers have what they were sent. A Verdict."""
+    if not must_wait(&c.waits, c.protocol.router):
+        link_ack(&c.link, kind, packet_id, reason, gate)
+        return GO_ON
+    return <int> GO_ON if wait_ack(
+        &c.waits, &c.link, c.protocol.router, kind, packet_id, reason, gate, peer_session(c).base.serial, records
+    ) else <int> QUOTA_EXCEEDED
 
 
 cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept nogil:
@@ -113,7 +146,13 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
     cdef Session* s = peer_session(c)
     cdef Publish p
     cdef uint64_t gate = 0, records = j.records
-    cdef int fresh, reason = parse_publish(first, body, n, c.link.version, &p)
+    cdef int fresh, reason
+    cdef bint waits = False
+    r.wait = NULL
+    if first & 7 and journal_full(j):
+        c.hold = 1               # before it is parsed, which can be done once
+        return GO_ON
+    reason = parse_publish(first, body, n, c.link.version, &p)
     if reason:
         return reason
     if p.topic_len:
@@ -126,6 +165,10 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
             return reason
     elif p.topic_len == 0:
         return PROTOCOL_ERROR  # [MQTT-3.3.2-8], and [MQTT-4.7.3-1] for MQTT 3
+    if is_mounted(c):
+        p.topic = mounted(c, p.topic, &p.topic_len, 0)
+        if p.topic == NULL or check_topic_name(p.topic, p.topic_len, c.protocol.levels_max):
+            return TOPIC_NAME_INVALID
     if p.qos > c.protocol.qos_max:
         return QOS_NOT_SUPPORTED  # [MQTT-3.2.2-11]
     if p.retain and not c.protocol.retain_available:
@@ -135,8 +178,9 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
     if p.qos == 2:
         if receive_has(s.received, p.packet_id):
             # A repeat: acknowledged, not routed again [MQTT-4.3.3-10]; what it repeats may not be committed yet.
-            link_ack(&c.link, 0x50, p.packet_id, 0, journal_gate(j) if s.base.durable else 0)
-            return GO_ON
+            if wait_resume(&c.waits, &c.link, r, s.base.serial, p.packet_id):
+                return GO_ON
+            return acknowledge(c, 0x50, p.packet_id, 0, journal_gate(j) if s.base.durable else 0, False)
         if c.link.version == 5 and s.received != NULL and s.received.used >= c.protocol.receive_max:
             return RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-9]
     if is_reserved(&p) or (
@@ -161,22 +205,32 @@ cdef int on_publish(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noexcept 
         if reason:
             r.stats.dropped_memory += 1
             r.stats.publish_dropped += 1
-        elif router_publish(r, &p, s.base.serial, NULL) == 0:
-            reason = NO_MATCHING_SUBSCRIBERS
+        else:
+            if p.retain:
+                r.publisher = s.user
+            if router_publish(r, &p, s.base.serial, NULL) == 0:
+                reason = NO_MATCHING_SUBSCRIBERS
+            r.publisher = NULL
+        if r.refused and p.qos and reason < 0x80:
+            if c.link.version < 5:
+                return QUOTA_EXCEEDED  # which it does not hear: it is to come again and repeat it
+            reason = QUOTA_EXCEEDED
+            r.wait = NULL        # what was sent already will be sent again
     if p.qos == 1:
         if j.records != records:
             gate = journal_gate(j)
-        link_ack(&c.link, 0x40, p.packet_id, <uint8_t> reason, gate)  # when it is stored, see link_promise
+        return acknowledge(c, 0x40, p.packet_id, <uint8_t> reason, gate, False)  # when it is stored, see link_promise
     elif p.qos == 2:
         if reason < 0x80 or c.link.version < 5:
             fresh = receive_add(&s.received, p.packet_id)
             if fresh < 0:
                 return QUOTA_EXCEEDED
-            if s.base.durable:
+            waits = must_wait(&c.waits, r)
+            if s.base.durable and not waits:
                 record_packet_id(j, REC_RECEIVED, s.base.serial, p.packet_id)
         if j.records != records:
             gate = journal_gate(j)
-        link_ack(&c.link, 0x50, p.packet_id, <uint8_t> reason, gate)
+        return acknowledge(c, 0x50, p.packet_id, <uint8_t> reason, gate, waits and s.base.durable)
     return GO_ON
 
 
@@ -320,6 +374,12 @@ cdef int subscribe_one(Peer* c, const uint8_t* filter, uint32_t n, uint8_t optio
     cdef bint wildcard
     if at == n and n:
         return TOPIC_FILTER_INVALID
+    if is_mounted(c):
+        if check_filter(filter + at, n - at, c.protocol.levels_max, &wildcard):
+            return TOPIC_FILTER_INVALID
+        filter = mounted(c, filter, &n, at)
+        if filter == NULL:
+            return TOPIC_FILTER_INVALID
     if check_filter(filter + at, n - at, c.protocol.levels_max, &wildcard):
         return TOPIC_FILTER_INVALID
     if at and not c.protocol.shared_available:
@@ -336,6 +396,13 @@ cdef int subscribe_one(Peer* c, const uint8_t* filter, uint32_t n, uint8_t optio
     if options & 3 > c.protocol.qos_max:
         options = (options & 0xFC) | c.protocol.qos_max
     return session_subscribe(s, filter, n, options, sub_id)
+
+
+cdef bint unsubscribe_one(Peer* c, const uint8_t* filter, uint32_t n) noexcept nogil:
+    """False: there was no such subscription."""
+    if is_mounted(c):
+        filter = mounted(c, filter, &n, share_prefix(filter, n))
+    return filter != NULL and session_unsubscribe(peer_session(c), filter, n)
 
 
 cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept nogil:
@@ -355,7 +422,9 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
     if c.link.packet_max and size > c.link.packet_max:
         return PACKET_TOO_LARGE
     # The acknowledgement is written first and filled in as the filters are worked off: retained messages follow it.
-    out = link_promise(&c.link, size, gate)
+    out = link_promise(
+        &c.link, size, gate, fabric_mark(c.protocol.fabric) if subscribe and c.protocol.fabric != NULL else 0
+    )
     if out == NULL:
         return UNSPECIFIED
     out[0] = 0x90 if subscribe else 0xB0
@@ -373,7 +442,7 @@ cdef int on_filters(Peer* c, uint8_t kind, uint8_t* body, uint32_t n) noexcept n
                 reason = 0x80
             at += 1
         else:
-            reason = 0 if session_unsubscribe(peer_session(c), body + at, length) else NO_SUBSCRIPTION_EXISTED
+            reason = 0 if unsubscribe_one(c, body + at, length) else NO_SUBSCRIPTION_EXISTED
         if codes:
             out[0] = <uint8_t> reason
             out += 1
@@ -420,6 +489,11 @@ cdef int protocol_packet(Peer* c, uint8_t first, uint8_t* body, uint32_t n) noex
     """One whole packet: its first byte, and the n bytes after its fixed header. Returns a Verdict or a reason code."""
     cdef uint8_t kind = first >> 4, flags = first & 15
     cdef uint8_t* out
+    if c.remote != NULL:
+        if first >> 4 < 8 and fabric_must_hold(c.protocol.router):
+            c.hold = 1
+            return GO_ON
+        return fabric_item(c.remote, &c.link, &c.waits, first, body, n)
     c.protocol.router.stats.packets_received += 1
     if c.phase == AWAIT_CONNECT:
         if kind != CONNECT or flags:
@@ -464,9 +538,18 @@ cdef void peer_disconnect(Peer* c, uint8_t reason) noexcept nogil:
     c.protocol.router.stats.packets_sent += 1
 
 
+cdef void peer_detach(Peer* c) noexcept nogil:
+    """The connection is over, although last words may still leave."""
+    waits_drop(&c.waits)
+    if c.remote != NULL:
+        fabric_gone(c.remote, &c.link)
+
+
 cdef void peer_clear(Peer* c) noexcept nogil:
     cdef uint32_t i
+    peer_detach(c)
     guard_set(&c.link.guard, NULL)
+    terms_free(&c.link.terms)
     if c.aliases != NULL:
         for i in range(c.protocol.alias_max):
             c.protocol.router.ledger.bytes -= c.aliases[i].len

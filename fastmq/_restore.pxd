@@ -24,6 +24,19 @@ cdef struct Restoration:         # lasts from the first batch that is loaded to 
     uint64_t records
     uint64_t skipped             # records of something that is not there
 
+cdef struct Cursor:              # bytes of a stranger, as far as they have been read
+    const uint8_t* p
+    const uint8_t* end
+    uint8_t bad                  # something did not fit; what was read since is zero
+
+cdef struct Text:
+    const uint8_t* p
+    uint32_t n
+
+cdef uint64_t number(Cursor* c) noexcept nogil
+cdef uint8_t octet(Cursor* c) noexcept nogil
+cdef uint32_t packet_id(Cursor* c) noexcept nogil
+cdef Text text(Cursor* c) noexcept nogil
 cdef void restoration_init(Restoration* x, Sessions* sessions) noexcept nogil
 cdef int restore_batch(Restoration* x, const uint8_t* data, size_t n) noexcept nogil
 cdef void restoration_end(Restoration* x, bint use) noexcept nogil

@@ -17,7 +17,7 @@ from fastmq._retain cimport retained_put
 from fastmq._session cimport (
     EXPIRY_NEVER, RETAINED_DUE, Session, session_arm, session_find, session_new, session_record,
 )
-from fastmq._share cimport Group, group_find, group_free, group_make, share_prefix
+from fastmq._share cimport Group, group_empty, group_find, group_make, share_prefix
 from fastmq._subscribe cimport session_add_job, session_share
 from fastmq._table cimport table_at, table_free, table_init, table_put, table_room, table_seek, table_size
 from fastmq._trie cimport OPT_QOS, trie_add
@@ -27,17 +27,6 @@ cdef enum:
     IDS_MAX = 4096               # subscription identifiers of one delivery
     MALFORMED_RECORD = -1
     NO_MEMORY = -2
-
-
-cdef struct Cursor:
-    const uint8_t* p
-    const uint8_t* end
-    uint8_t bad                  # something did not fit; what was read since is zero
-
-
-cdef struct Text:
-    const uint8_t* p
-    uint32_t n
 
 
 cdef uint64_t number(Cursor* c) noexcept nogil:
@@ -322,7 +311,7 @@ cdef int on_retained(Restoration* x, Cursor* c) noexcept nogil:
     m = <Message*> st.message
     if m.current:
         return 0
-    if not retained_put(x.router.retained, m):
+    if not retained_put(x.router.retained, m, NULL):
         return NO_MEMORY
     m.current |= RECORDED
     return 0
@@ -504,8 +493,8 @@ cdef void restoration_end(Restoration* x, bint use) noexcept nogil:
         if use and x.known[i].session != NULL:
             settle(<Session*> x.known[i].session, x.router.now_ms)
         g = <Group*> x.known[i].group
-        if g != NULL and g.n == 0:
-            group_free(g)
+        if g != NULL and g.n == 0 and (g.branch or (x.sessions.groups.count == 1 and not x.sessions.groups.clustered)):
+            group_empty(g)       # members of another group may be at other workers, that have not been heard yet
     for i in range(table_size(&x.stored)):
         st = <Stored*> table_at(&x.stored, i)
         if st == NULL:

@@ -7,6 +7,7 @@ it collected has been replaced or deleted since.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastmq._message cimport Message
 from fastmq._table cimport Table
+from fastmq._user cimport User
 
 cdef struct Branch:
     Branch* parent
@@ -14,6 +15,7 @@ cdef struct Branch:
     Branch* next_sibling
     Branch* prev_sibling
     Message* message             # NULL: only a way to its children
+    User* user                   # who has set it, as far as that is counted; NULL: nobody in particular
     uint32_t hash                # of (parent, text)
     uint32_t len
     # text follows
@@ -47,7 +49,8 @@ cdef inline uint8_t* job_filter(const RetainJob* job) noexcept nogil:
 
 cdef Retained* retained_new() noexcept nogil
 cdef void retained_free(Retained* r) noexcept nogil
-cdef bint retained_put(Retained* r, Message* m) noexcept nogil
+cdef bint retained_put(Retained* r, Message* m, User* user) noexcept nogil
+cdef User* retained_user(Retained* r, const uint8_t* topic, uint32_t n) noexcept nogil
 cdef bint retained_drop(Retained* r, const uint8_t* topic, uint32_t n) noexcept nogil
 cdef Message* retained_get(Retained* r, const uint8_t* topic, uint32_t n, int64_t now_ms) noexcept nogil
 cdef bint retained_find(Retained* r, const uint8_t* filter, uint32_t n, int64_t now_ms, Found* out) noexcept nogil

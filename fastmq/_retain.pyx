@@ -10,6 +10,7 @@ from fastmq._message cimport (
 from fastmq._table cimport (
     table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
 )
+from fastmq._user cimport user_retains, user_retains_no_more
 from fastmq._wire cimport Publish, hash_bytes
 
 
@@ -93,6 +94,9 @@ cdef Branch* leaf_find(Retained* r, const uint8_t* topic, uint32_t n, bint make)
 
 cdef void leaf_clear(Retained* r, Branch* b) noexcept nogil:
     cdef Message* m = b.message
+    if b.user != NULL:
+        user_retains_no_more(b.user)
+        b.user = NULL
     if m.current & RECORDED:
         record_one(m.stored.journal, REC_UNRETAINED, m.stored.id)
     b.message = NULL
@@ -103,15 +107,24 @@ cdef void leaf_clear(Retained* r, Branch* b) noexcept nogil:
     message_unref(m)
 
 
-cdef bint retained_put(Retained* r, Message* m) noexcept nogil:
+cdef User* retained_user(Retained* r, const uint8_t* topic, uint32_t n) noexcept nogil:
+    """Who has set the topic's message; NULL: nobody in particular, or there is none."""
+    cdef Branch* b = leaf_find(r, topic, n, False)
+    return b.user if b != NULL else NULL
+
+
+cdef bint retained_put(Retained* r, Message* m, User* user) noexcept nogil:
     """Retains m (taking a reference of its own) in place of what its topic had. False: out of memory."""
     cdef Branch* b = leaf_find(r, message_topic(m), m.topic_len, True)
     if b == NULL:
         return False
     message_ref(m)
+    if user != NULL:
+        user_retains(user)       # before it may be the last of its messages that goes
     if b.message != NULL:
         leaf_clear(r, b)
     b.message = m
+    b.user = user
     m.current = CURRENT
     r.count += 1
     r.expiring += m.expires_ms != 0
@@ -298,7 +311,7 @@ cdef class RetainedTree:
         m = message_new(&self._ledger, &p, hash_bytes(p.topic, p.topic_len), 0, now_ms)
         if m == NULL:
             raise MemoryError("no memory for a message")
-        ok = retained_put(self._retained, m)
+        ok = retained_put(self._retained, m, NULL)
         message_unref(m)
         if not ok:
             raise MemoryError("no memory for a retained topic")

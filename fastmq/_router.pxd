@@ -9,10 +9,15 @@ from fastmq._journal cimport Journal
 from fastmq._message cimport Ledger, Message
 from fastmq._retain cimport Retained
 from fastmq._trie cimport Owner, TrieState
+from fastmq._user cimport User
 from fastmq._wire cimport Publish
 
 cdef enum:
     IMAGE_MAX = 512              # bytes; packets up to this size are encoded once and copied; larger ones: SHARE_MIN
+
+cdef enum Crossing:
+    FROM_WORKER = 1
+    FROM_NODE = 2                # from another host
 
 cdef struct Stats:               # counted since the start; metrics and $SYS read them
     uint64_t packets_received
@@ -31,6 +36,7 @@ cdef struct Stats:               # counted since the start; metrics and $SYS rea
     uint64_t dropped_memory
     uint64_t dropped_offline     # QoS 0 to a session without a connection
     uint64_t dropped_denied
+    uint64_t dropped_rate        # QoS 0 to a client that had been sent as much as it may
     uint64_t publish_throttled   # after which their publisher was paused
     uint64_t subscribe_denied
     uint64_t delivery_denied
@@ -82,6 +88,11 @@ cdef struct MoreId:
     uint32_t id
     int32_t next
 
+cdef struct Waits:               # of one connection, oldest first; see _wait.pxd
+    void* head                   # Wait*
+    void* tail
+    void* link                   # Link*, where they leave; NULL: nowhere yet
+
 cdef struct Router:
     TrieState* trie
     Retained* retained
@@ -94,6 +105,7 @@ cdef struct Router:
     uint32_t retained_max        # messages, 0 = no limit
     int64_t retained_bytes_max   # 0 = no limit
     uint32_t retained_payload_max
+    User* publisher              # whose session publishes what is to be retained; set only while that is counted
     void* congested              # set by a delivery: the Link that its publisher should wait for
     Image image4
     Image image5
@@ -105,10 +117,20 @@ cdef struct Router:
     uint32_t* ids
     uint32_t ids_cap
     uint32_t epoch
+    uint32_t marked              # all other workers know what our clients wanted when this mark was made
+    uint8_t crossing             # what is routed comes from another worker: it goes to none, and is not retained
+    uint8_t refused              # by a delivery: its receiver cannot keep the message, which must not be acknowledged
+    Waits unclaimed              # those whose connections ended before they could leave
+    void* wait                   # Wait*: what the publish that is being routed waits for; see _wait.pxd
+    # Another worker may have to know what is retained; NULL: there is none
+    void (*on_retain)(void* fabric, Pub* pub) noexcept nogil
+    void* fabric
 
 cdef Router* router_new() noexcept nogil
 cdef void router_free(Router* r) noexcept nogil
 cdef int router_publish(Router* r, Publish* parts, uint64_t origin, Message* made) noexcept nogil
+cdef void router_offer(Router* r, Subscriber* who, Publish* parts, uint64_t origin) noexcept nogil
+cdef void router_retain(Router* r, Publish* parts, uint64_t origin) noexcept nogil
 cdef bint router_keeps(Router* r, const Publish* parts) noexcept nogil
 cdef Message* pub_message(Router* r, Pub* pub) noexcept nogil
 cdef void message_parts(const Message* m, int64_t now_ms, Publish* out) noexcept nogil

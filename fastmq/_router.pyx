@@ -6,11 +6,14 @@ from fastmq._journal cimport KEPT_NOT, REC_RETAINED, journal_free, journal_init,
 from fastmq._message cimport (
     RECORDED, message_new, message_payload, message_props, message_store, message_topic, message_unref,
 )
-from fastmq._retain cimport retained_drop, retained_free, retained_get, retained_new, retained_put
+from fastmq._retain cimport (
+    retained_drop, retained_free, retained_get, retained_new, retained_put, retained_user,
+)
 from fastmq._trie cimport (
     Filter, Matches, OPT_NO_LOCAL, OPT_QOS, OPT_RETAIN_AS_PUBLISHED, Subscription, filter_subs, trie_free, trie_match,
     trie_new,
 )
+from fastmq._user cimport User
 from fastmq._wire cimport hash_bytes
 
 
@@ -43,6 +46,14 @@ cdef void message_parts(const Message* m, int64_t now_ms, Publish* out) noexcept
         out.expiry_s = <uint32_t> left if left > 0 else 0
 
 
+cdef bint is_over_quota(Router* r, const Publish* p) noexcept nogil:
+    """Whether the publisher's user has as many retained messages as it may, and this would be one more."""
+    cdef User* u = r.publisher
+    return u.all.retained_max and u.retained >= u.all.retained_max and (
+        retained_user(r.retained, p.topic, p.topic_len) != u
+    )
+
+
 cdef void retain(Router* r, Pub* pub) noexcept nogil:
     """Keeps or deletes the topic's retained message [MQTT-3.3.1-5] [MQTT-3.3.1-6]."""
     cdef Publish* p = pub.parts
@@ -60,13 +71,14 @@ cdef void retain(Router* r, Pub* pub) noexcept nogil:
         (r.retained_max and count >= r.retained_max)
         or (r.retained_bytes_max and size > r.retained_bytes_max)
         or (r.retained_payload_max and p.payload_len > r.retained_payload_max)
+        or (r.publisher != NULL and is_over_quota(r, p))
     ):
         # The old message goes: one that is known to be out of date is worse than none.
         r.stats.retained_refused += 1
         retained_drop(r.retained, p.topic, p.topic_len)
         return
     m = pub_message(r, pub)
-    if m == NULL or not retained_put(r.retained, m):
+    if m == NULL or not retained_put(r.retained, m, NULL if r.crossing else r.publisher):
         r.stats.retained_refused += 1
     else:
         router_record_retained(r, m)
@@ -233,6 +245,39 @@ cdef int fan_out_once(Router* r, Pub* pub, Matches* m) noexcept nogil:
     return <int> n
 
 
+cdef void pub_begin(Router* r, Pub* pub, Publish* parts, uint64_t origin, Message* made) noexcept nogil:
+    pub.parts = parts
+    pub.message = made
+    pub.origin = origin
+    pub.hash = hash_bytes(parts.topic, parts.topic_len)
+    pub.v4 = &r.image4
+    pub.v5 = &r.image5
+    r.image4.data = NULL
+    r.image5.data = NULL
+    r.wait = NULL
+    r.refused = 0
+
+
+cdef void router_offer(Router* r, Subscriber* who, Publish* parts, uint64_t origin) noexcept nogil:
+    """Gives one message to one subscriber, whatever it is subscribed to."""
+    cdef Pub pub
+    pub_begin(r, &pub, parts, origin, NULL)
+    who.deliver(who, &pub, parts.qos, parts.retain, NULL, 0)
+    if pub.message != NULL:
+        message_unref(pub.message)
+
+
+cdef void router_retain(Router* r, Publish* parts, uint64_t origin) noexcept nogil:
+    """Keeps or deletes a topic's retained message, and delivers it to nobody."""
+    cdef Pub pub
+    pub_begin(r, &pub, parts, origin, NULL)
+    retain(r, &pub)
+    if not r.crossing and r.on_retain != NULL:
+        r.on_retain(r.fabric, &pub)
+    if pub.message != NULL:
+        message_unref(pub.message)
+
+
 cdef int router_publish(Router* r, Publish* parts, uint64_t origin, Message* made) noexcept nogil:
     """Routes one message to all that subscribed and retains it if it says so. Returns how many subscribers it had.
 
@@ -242,16 +287,11 @@ cdef int router_publish(Router* r, Publish* parts, uint64_t origin, Message* mad
     cdef Pub pub
     cdef Matches m
     cdef int n = 0
-    pub.parts = parts
-    pub.message = made
-    pub.origin = origin
-    pub.hash = hash_bytes(parts.topic, parts.topic_len)
-    pub.v4 = &r.image4
-    pub.v5 = &r.image5
-    r.image4.data = NULL
-    r.image5.data = NULL
-    if parts.retain:
+    pub_begin(r, &pub, parts, origin, made)
+    if parts.retain and not r.crossing:
         retain(r, &pub)
+        if r.on_retain != NULL:
+            r.on_retain(r.fabric, &pub)
     if not trie_match(r.trie, parts.topic, parts.topic_len, pub.hash, &m):
         r.stats.dropped_memory += 1
         r.stats.publish_dropped += 1

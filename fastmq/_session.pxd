@@ -5,24 +5,20 @@ Outbound order: what must be redelivered, then the queue, then shared groups, th
 subscription. A new message is written at once only when nothing older of QoS 1 or 2 waits.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from fastmq._inflight cimport Delivery, Queue, ReceiveSet, Window
+from fastmq._inflight cimport Delivery, Queue, ReceiveSet, Resend, Window
 from fastmq._link cimport Link, Wire
 from fastmq._message cimport Message
 from fastmq._retain cimport RetainJob
 from fastmq._router cimport Router, Subscriber
 from fastmq._share cimport Groups, Member
 from fastmq._table cimport Table
+from fastmq._user cimport User, Users
 from fastmq._wheel cimport Timer, Wheel
 from fastmq._wire cimport Publish
 
 cdef enum:
     RETAINED_DUE = 0x80          # with the options that the store has: not all retained messages have been sent yet
     EXPIRY_NEVER = 0xFFFFFFFF
-
-cdef struct Resend:              # packet ids to send again after a resume, in order
-    uint32_t n
-    uint32_t at
-    # n uint16_t follow
 
 cdef struct Session:
     Subscriber base              # first: a Session* is a Subscriber*
@@ -35,7 +31,8 @@ cdef struct Session:
     Member* memberships
     RetainJob* jobs
     Message* will
-    Timer timer                  # while offline: the next of the two below
+    User* user                   # whose it is; NULL: nobody's in particular, or it is not known yet after a restart
+    Timer timer                  # while offline: the next of the two below; else, when its client may be sent more
     int64_t expires_at_ms        # 0 = not running
     int64_t will_at_ms           # 0 = not running
     uint32_t expiry_s            # Session Expiry Interval, EXPIRY_NEVER = 0xFFFFFFFF
@@ -51,6 +48,7 @@ cdef struct Session:
     uint8_t will_has_expiry
     uint8_t will_recorded        # the store knows of it
     uint8_t waiting              # for messages that are only in the store, see Sessions.waiting
+    uint8_t moving               # to another engine soon: what comes for it stays in memory, see _moving.pxd
     Session* next_waiting
     # client id follows
 
@@ -60,6 +58,7 @@ cdef struct Sessions:            # all sessions of a worker, by client id
     Wire* wire
     Groups* groups
     Table table                  # Session* by client id
+    Users users
     Session* waiting             # those whose next message has been asked back from the store
     uint32_t queue_max           # messages
     int64_t queue_bytes_max

@@ -4,28 +4,30 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from fastmq._inflight cimport (
-    AWAIT_PUBACK, AWAIT_PUBCOMP, AWAIT_PUBREC, BY_GROUP, BY_NONE, BY_SESSION, Delivery, FREE, delivery_expired,
-    delivery_fetch, delivery_ids, delivery_release, delivery_size, delivery_store_only, is_away, queue_at, queue_clear,
-    queue_pop, queue_push, receive_free, window_clear, window_finish, window_get, window_ordered, window_take,
+    AWAIT_PUBACK, AWAIT_PUBCOMP, AWAIT_PUBREC, BY_GROUP, BY_NONE, BY_SESSION, Delivery, FREE, Resend,
+    delivery_expired, delivery_fetch, delivery_ids, delivery_release, delivery_size, delivery_store_only, is_away,
+    queue_at, queue_clear, queue_pop, queue_push, receive_free, records_forget, resend_ids, resend_new,
+    window_clear, window_finish, window_get, window_ordered, window_take,
 )
 from fastmq._journal cimport (
     Journal, REC_ENDED, REC_WILL_GONE, journal_gate, journal_want, record_delivery, record_done,
     record_one, record_session, record_state, record_subscribed, record_will,
 )
-from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_publish, link_reads
+from fastmq._link cimport SHARE_MIN, link_ack, link_image, link_is_held, link_publish, link_reads
 from fastmq._message cimport (
     charge, message_expired, message_ref, message_size, message_store, message_topic, message_unref,
 )
 from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_find
 from fastmq._router cimport Pub, message_parts, pub_message, router_full, router_publish
 from fastmq._share cimport (
-    Group, group_drain, group_give_back, group_keep, group_leave, group_pull, group_record, groups_free,
+    Group, group_drain, group_give_back, group_keep, group_leave, group_online, group_pull, group_record, groups_free,
     member_load,
 )
-from fastmq._table cimport (
-    table_at, table_drop, table_free, table_put, table_room, table_seek, table_size,
-)
+from fastmq._table cimport table_at, table_drop, table_free, table_put, table_room, table_seek, table_size
+from fastmq._terms cimport terms_wait
 from fastmq._trie cimport Subscription, trie_find_owned, trie_remove_all
+from fastmq._user cimport user_set, users_free
+from fastmq._wait cimport waits_forget
 from fastmq._wheel cimport timer_arm, timer_cancel
 from fastmq._wire cimport PACKET_ID_NOT_FOUND, Publish, hash_bytes
 
@@ -150,14 +152,14 @@ cdef void enqueue(Session* s, Message* m, uint8_t qos, bint retain, const uint32
     if s.base.durable and message_store(j, m) != NULL:
         d.recorded = BY_SESSION
         record_delivery(j, s.base.serial, d.position, m.stored.id, qos, retain, 0, 0, ids, n_ids)
-        if s.link == NULL:
+        if s.link == NULL and not s.moving:
             delivery_store_only(d)
 
 
 cdef inline void ask_to_wait(Session* s) noexcept nogil:
     """A subscriber that lags but drains holds its publishers back for a moment instead of losing messages."""
     cdef Sessions* all = s.sessions
-    if s.link.slow:
+    if s.link.slow or link_is_held(s.link):
         return
     if (
         s.link.out_bytes > all.wire.out_soft or s.queue.n > all.queue_soft or s.queue.bytes > all.queue_bytes_soft
@@ -186,6 +188,9 @@ cdef void session_deliver(
         if l.out_bytes > l.wire.out_max:
             session_drop(s, &r.stats.dropped_output_full)
             return
+        if link_is_held(l):
+            session_drop(s, &r.stats.dropped_rate)
+            return
         if n_ids or not link_image(l, pub, retain):
             m = pub_message(r, pub) if pub.parts.payload_len >= SHARE_MIN else NULL
             link_publish(l, pub.parts, m, 0, retain, False, 0, ids, n_ids, pub.hash, 0)
@@ -194,10 +199,12 @@ cdef void session_deliver(
         return
     m = pub_message(r, pub)
     if (
-        l == NULL or s.queue.n or s.resend != NULL or l.out_bytes > l.wire.out_max or m == NULL
+        l == NULL or s.queue.n or s.resend != NULL or l.out_bytes > l.wire.out_max or m == NULL or link_is_held(l)
         or not session_send(s, pub.parts, m, qos, retain, ids, n_ids, NULL, NULL)
     ):
         enqueue(s, m, qos, retain, ids, n_ids)
+        if l != NULL and l.terms != NULL:
+            is_held(s)
     if l != NULL:
         ask_to_wait(s)
 
@@ -205,6 +212,8 @@ cdef void session_deliver(
 cdef int64_t session_load(Subscriber* self) noexcept nogil:
     cdef Session* s = <Session*> self
     if s.link == NULL or s.link.broken or s.queue.n or s.resend != NULL or s.window.used >= s.send_max:
+        return -1
+    if s.link.terms != NULL and is_held(s):
         return -1
     return -1 if s.link.out_bytes > s.sessions.wire.out_soft else s.window.used
 
@@ -217,7 +226,7 @@ cdef Delivery* due(Session* s, uint32_t i) noexcept nogil:
     """What is due to the client as the i-th, of n_due: first what it has not acknowledged; NULL when it has, since."""
     cdef uint32_t n = s.resend.n - s.resend.at if s.resend != NULL else 0
     if i < n:
-        return window_get(&s.window, (<uint16_t*> (<uint8_t*> s.resend + sizeof(Resend)))[s.resend.at + i])
+        return window_get(&s.window, resend_ids(s.resend)[s.resend.at + i])
     return queue_at(&s.queue, i - n)
 
 
@@ -290,7 +299,7 @@ cdef void sessions_go_on(Sessions* all) noexcept nogil:
 cdef bint pump_resend(Session* s) noexcept nogil:
     """Sends the next of what was in flight when the last connection ended [MQTT-4.4.0-1]. False: it must wait."""
     cdef Resend* again = s.resend
-    cdef uint16_t* ids = <uint16_t*> (<uint8_t*> again + sizeof(Resend))
+    cdef uint16_t* ids = resend_ids(again)
     cdef Journal* j = &s.sessions.router.journal
     cdef Delivery* d
     cdef Publish p
@@ -408,10 +417,20 @@ cdef bint pump_retained(Session* s) noexcept nogil:
     return True
 
 
+cdef bint is_held(Session* s) noexcept nogil:
+    """Whether the client has been sent as much as it may; then the session's timer goes on as soon as it may again."""
+    cdef int64_t now = s.sessions.router.now_ms, wait = terms_wait(s.link.terms, now)
+    if wait and session_waiting(s):
+        timer_arm(s.sessions.wheel, &s.timer, now + wait)
+    return wait != 0
+
+
 cdef void session_pump(Session* s) noexcept nogil:
     """Sends what waits, as far as the window and the output buffer have room."""
     cdef uint32_t soft = s.sessions.wire.out_soft
     while s.link != NULL and not s.link.broken and s.link.out_bytes < soft:
+        if s.link.terms != NULL and is_held(s):
+            return
         if s.resend != NULL:
             if not pump_resend(s):
                 return
@@ -516,6 +535,7 @@ cdef void session_forget(Session* s) noexcept nogil:
         while at[0] != s:
             at = &at[0].next_waiting
         at[0] = s.next_waiting
+    waits_forget(all.router, s.base.serial)
     table_drop(&all.table, s)
     all.router.stats.sessions -= 1
     all.router.ledger.bytes -= <int64_t> sizeof(Session) + s.id_len
@@ -544,13 +564,14 @@ cdef void publish_will(Session* s) noexcept nogil:
         return
     record_will_gone(s)
     message_parts(will, s.sessions.router.now_ms, &p)
+    s.sessions.router.publisher = s.user
     p.has_expiry = s.will_has_expiry  # the interval starts when the will is published
     p.expiry_s = s.will_expiry_s
     if p.has_expiry:
         router_publish(s.sessions.router, &p, s.base.serial, NULL)
     else:
         router_publish(s.sessions.router, &p, s.base.serial, will)
-    s.sessions.router.congested = NULL  # there is no publisher to wait
+    s.sessions.router.congested = s.sessions.router.publisher = NULL  # there is no publisher to wait
     message_unref(will)
 
 
@@ -559,11 +580,11 @@ cdef void session_attach(Session* s, Link* link) noexcept nogil:
     cdef Member* m = s.memberships
     timer_cancel(&s.timer)
     session_drop_will(s)
-    s.expires_at_ms = 0
+    s.expires_at_ms = s.moving = 0
     s.link = link
     link.session = s
     while m != NULL:
-        m.group.online += 1
+        group_online(m.group, 1)
         m = m.next_of_session
 
 
@@ -573,15 +594,6 @@ cdef void session_record(Session* s) noexcept nogil:
                    s.will_at_ms)
 
 
-cdef void forget_records(Session* s) noexcept nogil:
-    """What is in flight and queued is not in the store any more."""
-    cdef uint32_t i
-    for i in range(s.window.cap):
-        s.window.slots[i].recorded = BY_NONE
-    for i in range(s.queue.n):
-        queue_at(&s.queue, i).recorded = BY_NONE
-
-
 cdef void session_opened(Session* s) noexcept nogil:
     """Its expiry and its will are known: writes down what outlives the connection, or that nothing does any more."""
     cdef Journal* j = &s.sessions.router.journal
@@ -589,7 +601,7 @@ cdef void session_opened(Session* s) noexcept nogil:
     cdef bint durable = j.on and s.expiry_s != 0
     if s.base.durable and not durable:
         give_back(s, True)       # this client may be gone with the process, its groups are not
-        forget_records(s)
+        records_forget(&s.window, &s.queue)
         record_one(j, REC_ENDED, s.base.serial)
     s.base.durable = durable
     if not durable:
@@ -617,7 +629,7 @@ cdef void session_leave(Session* s, Member* m) noexcept nogil:
     at[0] = m.next_of_session
     s.n_memberships -= 1
     if s.link != NULL:
-        m.group.online -= 1
+        group_online(m.group, -1)
     group_leave(m.group, m)
     s.sessions.router.ledger.bytes -= <int64_t> sizeof(Member)
     free(m)
@@ -663,13 +675,14 @@ cdef void session_detach(Session* s, bint with_will) noexcept nogil:
     cdef RetainJob* job
     cdef int64_t now = s.sessions.router.now_ms
     cdef uint32_t keep = s.expiry_s
+    timer_cancel(&s.timer)
     s.link.session = NULL
     s.link = NULL
     free(s.resend)
     s.resend = NULL
     m = s.memberships
     while m != NULL:
-        m.group.online -= 1
+        group_online(m.group, -1)
         m = m.next_of_session
     give_back(s, False)
     m = s.memberships
@@ -721,7 +734,11 @@ cdef Session* session_due(Session* s, int64_t now_ms) noexcept nogil:
 
 
 cdef void session_timer(Timer* t, int64_t now_ms) noexcept nogil:
-    cdef Session* s = session_due(<Session*> t.self, now_ms)
+    cdef Session* s = <Session*> t.self
+    if s.link != NULL:
+        session_pump(s)
+        return
+    s = session_due(s, now_ms)
     if s != NULL:
         session_arm(s)
 
@@ -733,6 +750,7 @@ cdef void session_end(Session* s) noexcept nogil:
     cdef Group* g
     timer_cancel(&s.timer)
     publish_will(s)
+    user_set(&s.sessions.users, &s.user, NULL, 0, s.base.owner.n + s.n_memberships)
     give_back(s, True)
     while s.memberships != NULL:
         m = s.memberships
@@ -759,25 +777,11 @@ cdef void session_end(Session* s) noexcept nogil:
 
 cdef void session_resume(Session* s) noexcept nogil:
     """Called once CONNACK is written: redelivers what was in flight, then what waits."""
-    cdef Delivery** flight
-    cdef uint16_t* ids
-    cdef uint32_t i, n
     if s.window.used:
-        flight = <Delivery**> malloc(s.window.used * sizeof(void*))
-        s.resend = <Resend*> malloc(sizeof(Resend) + s.window.used * sizeof(uint16_t))
-        if flight == NULL or s.resend == NULL:
-            free(flight)
-            free(s.resend)
-            s.resend = NULL
+        s.resend = resend_new(&s.window)
+        if s.resend == NULL:
             s.link.broken = 1
             return
-        n = window_ordered(&s.window, flight)
-        ids = <uint16_t*> (<uint8_t*> s.resend + sizeof(Resend))
-        for i in range(n):
-            ids[i] = flight[i].packet_id
-        s.resend.n = n
-        s.resend.at = 0
-        free(flight)
     session_pump(s)
 
 
@@ -786,12 +790,11 @@ cdef void sessions_free(Sessions* all) noexcept nogil:
     cdef uint32_t i
     cdef Session* s
     for i in range(table_size(&all.table)):
-        while True:              # another may have moved into the slot
+        while table_at(&all.table, i) != NULL:  # another may have moved into the slot
             s = <Session*> table_at(&all.table, i)
-            if s == NULL:
-                break
             session_drop_will(s)
             s.link = NULL
             session_end(s)
     table_free(&all.table)
+    users_free(&all.users)
     groups_free(all.groups)

@@ -11,12 +11,12 @@ from fastmq._journal cimport (
     Journal, REC_GROUP, REC_GROUP_GONE, record_delivery, record_done, record_one, record_text,
 )
 from fastmq._message cimport charge, message_ref, message_size, message_store
-from fastmq._router cimport message_parts, pub_message
+from fastmq._router cimport FROM_NODE, message_parts, pub_message
 from fastmq._table cimport (
     table_at, table_drop, table_free, table_init, table_put, table_room, table_seek, table_size,
 )
-from fastmq._trie cimport trie_add, trie_remove_all
-from fastmq._wire cimport hash_bytes
+from fastmq._trie cimport OPT_GROUP, trie_add, trie_remove_all
+from fastmq._wire cimport fnv1a, hash_bytes
 
 
 cdef uint64_t FIRST_POSITION = <uint64_t> 1 << 40  # room in front for what comes back, and it stays below 2^63
@@ -71,8 +71,12 @@ cdef Group* group_make(
     g.name_len = n
     g.filter_at = filter_at
     memcpy(group_text(g), text, n)
+    g.home = fnv1a(text, n) % gs.count if gs.count > 1 else gs.index
+    g.branch = g.home != gs.index
     # QoS 2 and retain-as-published: what a member asked for is applied when it is chosen.
-    if trie_add(gs.router.trie, &g.base.owner, text + filter_at, n - filter_at, 2 | 8, 0, &is_new) == NULL:
+    if not g.branch and trie_add(
+        gs.router.trie, &g.base.owner, text + filter_at, n - filter_at, 2 | 8 | OPT_GROUP, 0, &is_new
+    ) == NULL:
         free(g)
         return NULL
     table_put(&gs.table, g)
@@ -83,6 +87,11 @@ cdef Group* group_make(
 cdef void group_free(Group* g) noexcept nogil:
     """Ends a group that has no members any more, with what it queued."""
     cdef Groups* gs = g.groups
+    cdef Group** at = &gs.changed
+    if g.changed:
+        while at[0] != g:
+            at = &at[0].next_changed
+        at[0] = g.next_changed
     if g.base.durable:
         record_one(&gs.router.journal, REC_GROUP_GONE, g.base.serial)
     trie_remove_all(gs.router.trie, &g.base.owner)
@@ -93,6 +102,15 @@ cdef void group_free(Group* g) noexcept nogil:
     free(g)
 
 
+cdef void group_empty(Group* g) noexcept nogil:
+    """A group has no members: it ends, if it is here as a whole; else its home hears of it and gets what it queued."""
+    g.ended = 1
+    if g.branch or g.groups.clustered:
+        group_note(g)
+    else:
+        group_free(g)
+
+
 cdef bint group_join(Group* g, Member* m) noexcept nogil:
     """Adds a member. False: out of memory (a group that has no other member is gone then)."""
     cdef Member** grown
@@ -100,16 +118,20 @@ cdef bint group_join(Group* g, Member* m) noexcept nogil:
         grown = <Member**> realloc(g.members, (g.cap * 2 + 2) * sizeof(void*))
         if grown == NULL:
             if g.n == 0:
-                group_free(g)
+                group_empty(g)
             return False
         charge(&g.groups.router.ledger, <int64_t> (g.cap + 2) * sizeof(void*))
         g.members = grown
         g.cap = g.cap * 2 + 2
     m.group = g
+    g.ended = 0
+    g.far += m.far
     m.at = g.n
     g.members[g.n] = m
     g.n += 1
     g.groups.router.stats.shared_subscriptions += 1
+    if not m.far:
+        group_note(g)
     return True
 
 
@@ -123,6 +145,7 @@ cdef void group_keep(Group* g) noexcept nogil:
     if g.base.durable:
         return
     g.base.durable = 1
+    group_note(g)
     record_text(&g.groups.router.journal, REC_GROUP, g.base.serial, group_text(g), g.name_len)
     for i in range(g.queue.n):
         d = queue_at(&g.queue, i)
@@ -143,14 +166,17 @@ cdef bint group_record(Group* g, Delivery* d) noexcept nogil:
 cdef void group_leave(Group* g, Member* m) noexcept nogil:
     """Takes a member out; the last one takes the group and what it queued along."""
     g.n -= 1
+    g.far -= m.far
     g.members[m.at] = g.members[g.n]
     g.members[m.at].at = m.at
     if g.favourite == m:
         g.favourite = NULL
     m.group = NULL
     g.groups.router.stats.shared_subscriptions -= 1
+    if not m.far:
+        group_note(g)
     if g.n == 0:
-        group_free(g)
+        group_empty(g)
 
 
 cdef Member* ready_from(Group* g, uint32_t start) noexcept nogil:
@@ -178,7 +204,20 @@ cdef Member* least_loaded(Group* g) noexcept nogil:
 
 
 cdef Member* choose(Group* g, uint64_t origin, uint32_t topic_hash) noexcept nogil:
-    """The strategy's member among those that can take a message now; NULL when none can."""
+    """The strategy's member among those that can take a message now, of this node if possible; NULL: none can."""
+    cdef Groups* gs = g.groups
+    cdef Member* m
+    if g.n == 0:
+        return NULL
+    if g.far == 0 or gs.even or gs.near_only:
+        return choose_any(g, origin, topic_hash)
+    gs.near_only = 1
+    m = choose_any(g, origin, topic_hash) if g.far < g.n else NULL
+    gs.near_only = 0
+    return m if m != NULL else choose_any(g, origin, topic_hash)
+
+
+cdef Member* choose_any(Group* g, uint64_t origin, uint32_t topic_hash) noexcept nogil:
     cdef Groups* gs = g.groups
     cdef Member* m
     if gs.strategy == LEAST_INFLIGHT:
@@ -213,6 +252,8 @@ cdef void group_deliver(
     cdef Groups* gs = g.groups
     cdef Router* r = gs.router
     cdef Member* by
+    if r.crossing == FROM_NODE:
+        return                   # one member of all nodes gets it: the node where it was published chooses
     cdef Message* m
     cdef Delivery* d
     if g.queue.n == 0:
@@ -254,6 +295,7 @@ cdef bint group_pull(Group* g, Member* m) noexcept nogil:
     cdef Delivery d
     cdef Publish p
     cdef uint8_t qos
+    group_note(g)
     while g.queue.n:
         d = queue_at(&g.queue, 0)[0]
         g.queue.bytes -= delivery_size(&d)
@@ -284,6 +326,7 @@ cdef void group_give_back(Group* g, Delivery* d) noexcept nogil:
     Takes over what the delivery holds. The queue's limit does not apply: the message was inside it before.
     """
     cdef Delivery* front
+    group_note(g)
     front = queue_push_front(&g.queue)
     if front == NULL:
         g.groups.router.stats.dropped_memory += 1
@@ -336,10 +379,15 @@ cdef void groups_take_bodies(Groups* gs) noexcept nogil:
 
 cdef void groups_init(Groups* gs, Router* router) noexcept nogil:
     gs.router = router
+    gs.count = 1
     gs.random = 0x9E3779B97F4A7C15ULL
     table_init(&gs.table, <uint32_t> <size_t> &(<Group*> NULL).hash, &router.ledger.bytes)
 
 
 cdef void groups_free(Groups* gs) noexcept nogil:
-    """Frees the table; every group went with its last member."""
+    """Frees the table, and groups that are kept for members elsewhere; every other one went with its last member."""
+    cdef uint32_t i
+    for i in range(table_size(&gs.table)):
+        while table_at(&gs.table, i) != NULL:
+            group_free(<Group*> table_at(&gs.table, i))
     table_free(&gs.table)

@@ -11,3 +11,4 @@ cdef class Sinks:
     cdef int serve(self) except -1
     cdef int _serve(self, Conn* c) except -1
     cdef int _turn(self) except -1
+    cdef int _pause(self, Conn* c) except -1

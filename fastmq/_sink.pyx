@@ -2,14 +2,15 @@
 """See _sink.pxd."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
 
 from fastmq._conn cimport (
     Ended, IN, OUT, REAPED, conn_close, conn_id, conn_linger, conn_lost, conn_new, conn_offers, conn_receive, conn_take,
-    core_find, listener_full,
+    core_find, core_wake, listener_full,
 )
 from fastmq._link cimport link_mark
-from fastmq._protocol cimport LINGERING
+from fastmq._linux cimport EPOLL_CTL_DEL, F_DUPFD_CLOEXEC, epoll_ctl, fcntl
+from fastmq._protocol cimport CONNECTING, LINGERING
 from fastmq._turn cimport core_clock, core_finish
 
 cdef enum:
@@ -50,6 +51,61 @@ cdef class Sinks:
         self._by_id[conn_id(c)] = sink
         return conn_id(c)
 
+    def release(self, int64_t id) -> tuple | None:
+        """Gives away a connection whose CONNECT Python decides about: here it ends without a word.
+
+        Returns its sink or, if it has a socket, a descriptor of that for the caller to close, and the input that is
+        left; None: it is gone.
+        """
+        cdef Conn* c = core_find(self.core, <uint64_t> id) if self.core != NULL else NULL
+        cdef int fd
+        if c == NULL or c.closing or c.peer.phase != CONNECTING:
+            return None
+        rest = (<char*> c.rest)[:c.rest_len] if c.rest_len else b""
+        there = self._by_id.pop(id, None)
+        if c.fd >= 0:
+            fd = fcntl(c.fd, F_DUPFD_CLOEXEC, 0)
+            if fd < 0:
+                return None
+            epoll_ctl(self.core.epfd, EPOLL_CTL_DEL, c.fd, NULL)  # else it would stay there with the copy
+            there = fd
+        conn_close(c, 0, False)
+        core_wake(self.core)
+        return there, rest
+
+    def adopt(self, int fd, uint16_t listener, const uint8_t[::1] data, known=None) -> int:
+        """A connection that another worker gave away, and the input that it had: its CONNECT and what followed it.
+
+        `known` is what is known of it, with `peer` and `end` as a sink; None: its socket tells. Returns its id, or -1
+        when there may be no more connections: then the descriptor stays the caller's.
+        """
+        cdef Core* core = self.core
+        cdef Conn* c
+        cdef size_t n = data.shape[0]
+        if core == NULL:
+            return -1
+        core.router.now_ms = core_clock(core)
+        if listener_full(core, listener):
+            core.router.stats.connections_refused += 1
+            return -1
+        c = conn_new(core, fd, listener)
+        if c == NULL:
+            return -1
+        if known is not None:
+            c.ended = <Ended*> malloc(sizeof(Ended))
+            if c.ended == NULL:
+                c.fd = -1        # it is the caller's
+                epoll_ctl(core.epfd, EPOLL_CTL_DEL, fd, NULL)
+                conn_close(c, 0, False)
+                return -1
+            self._by_id[conn_id(c)] = known
+        id = conn_id(c)
+        if n:
+            with nogil:
+                conn_receive(c, &data[0], n)
+        self._turn()
+        return id
+
     def receive(self, int64_t id, const uint8_t[::1] data) -> bool:
         """Input from a sink; what it causes is done soon. False: the connection is gone."""
         cdef Core* core = self.core
@@ -64,8 +120,20 @@ cdef class Sinks:
             with nogil:
                 core.router.now_ms = core_clock(core)
                 conn_receive(c, &data[0], n)
+            if c.reads and not c.events & IN and not c.closing:
+                self._pause(c)   # at once: a transport may read many times before the turn
             self._turn()
         return True
+
+    cdef int _pause(self, Conn* c) except -1:
+        sink = self._by_id.get(conn_id(c))
+        c.reads = 0
+        try:
+            if sink is not None:
+                sink.pause_reading()
+        except Exception:        # its transport broke under it, which it will say itself
+            pass
+        return 0
 
     def block(self, int64_t id, bint blocked) -> None:
         """Whether a sink takes nothing for now."""

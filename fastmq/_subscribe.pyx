@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
-from fastmq._access cimport Guard, guard_subscribe, is_allowed
+from fastmq._access cimport guard_subscribe, is_allowed
 from fastmq._inflight cimport Delivery
 from fastmq._journal cimport REC_UNSUBSCRIBED, record_subscribed, record_text
 from fastmq._link cimport link_publish
@@ -12,7 +12,10 @@ from fastmq._message cimport Message, charge
 from fastmq._retain cimport RetainJob, job_filter, job_free, jobs_have, retained_get
 from fastmq._session cimport RETAINED_DUE, Sessions, session_drop, session_leave, session_send
 from fastmq._router cimport Subscriber
-from fastmq._share cimport Group, Member, group_find, group_join, group_keep, group_make, group_text, share_prefix
+from fastmq._share cimport (
+    Group, Member, group_find, group_join, group_keep, group_make, group_online, group_text, share_prefix,
+)
+from fastmq._terms cimport terms_reach
 from fastmq._trie cimport (
     OPT_QOS, OPT_RETAIN_AS_PUBLISHED, OPT_RETAIN_HANDLING, Subscription, trie_add, trie_find_owned, trie_remove,
 )
@@ -42,16 +45,18 @@ cdef void session_take(
 
 
 cdef void session_bar(Session* s) noexcept nogil:
-    """Memberships that its client's access control list does not allow get nothing as long as that is so."""
+    """Memberships that its client's access list or mount point does not allow get nothing as long as that is so."""
     cdef Member* m = s.memberships
-    cdef Guard* guard
     cdef const uint8_t* filter
+    cdef uint32_t n
     while m != NULL:
         m.barred = 0
-        if s.link != NULL and s.link.guard.list != NULL:
-            guard = &s.link.guard
-            filter = group_text(m.group) + m.group.filter_at
-            m.barred = not is_allowed(guard_subscribe(guard, filter, m.group.name_len - m.group.filter_at, m.qos, True))
+        filter = group_text(m.group) + m.group.filter_at
+        n = m.group.name_len - m.group.filter_at
+        if s.link != NULL and s.link.terms != NULL:
+            m.barred = not terms_reach(s.link.terms, filter, n)
+        if s.link != NULL and s.link.guard.list != NULL and not m.barred:
+            m.barred = not is_allowed(guard_subscribe(&s.link.guard, filter, n, m.qos, True))
         m = m.next_of_session
 
 
@@ -74,7 +79,7 @@ cdef Member* session_share(
         m.next_of_session = s.memberships
         s.memberships = m
         s.n_memberships += 1
-        g.online += s.link != NULL
+        group_online(g, s.link != NULL)
     m.qos = options & OPT_QOS
     m.retain_as_published = (options & OPT_RETAIN_AS_PUBLISHED) != 0
     m.id = id
@@ -106,6 +111,12 @@ cdef void session_add_job(Session* s, const uint8_t* filter, uint32_t n, uint8_t
     at[0] = job
 
 
+cdef inline void count(Session* s, uint32_t before) noexcept nogil:
+    """Its user has as many subscriptions more as it has itself."""
+    if s.user != NULL:
+        s.user.subscriptions += s.base.owner.n + s.n_memberships - before
+
+
 cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_t options, uint32_t id) noexcept nogil:
     """Subscribes to a filter that has been checked. Returns the reason code: the granted QoS, or why not.
 
@@ -115,7 +126,10 @@ cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_
     cdef uint32_t shared = share_prefix(filter, n), i
     cdef uint8_t handling = (options & OPT_RETAIN_HANDLING) >> 4
     cdef bint is_new, wildcard = False, due
-    if all.subscriptions_max and s.base.owner.n + s.n_memberships >= all.subscriptions_max:
+    cdef uint32_t before = s.base.owner.n + s.n_memberships
+    if (all.subscriptions_max and before >= all.subscriptions_max) or (
+        all.users.subscriptions_max and s.user != NULL and s.user.subscriptions >= all.users.subscriptions_max
+    ):
         if membership(s, filter, n) == NULL if shared else (
             trie_find_owned(all.router.trie, &s.base.owner, filter, n) == NULL
         ):
@@ -123,11 +137,13 @@ cdef int session_subscribe(Session* s, const uint8_t* filter, uint32_t n, uint8_
     if shared:
         if session_share(s, filter, n, shared, options, id) == NULL:
             return QUOTA_EXCEEDED
+        count(s, before)
         if s.base.durable:
             record_subscribed(&all.router.journal, s.base.serial, filter, n, options, id)
         return options & OPT_QOS
     if trie_add(all.router.trie, &s.base.owner, filter, n, options, id, &is_new) == NULL:
         return QUOTA_EXCEEDED
+    count(s, before)
     if all.router.retained.count and (handling == 0 or (handling == 1 and is_new)):  # [MQTT-3.3.1-9..11]
         for i in range(n):
             wildcard = wildcard or filter[i] == b"+" or filter[i] == b"#"
@@ -156,11 +172,13 @@ cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noe
     """False: there was no such subscription."""
     cdef Subscription* sub
     cdef Member* m
+    cdef uint32_t before = s.base.owner.n + s.n_memberships
     if share_prefix(filter, n):
         m = membership(s, filter, n)
         if m == NULL:
             return False
         session_leave(s, m)
+        count(s, before)
         if s.base.durable:
             record_text(&s.sessions.router.journal, REC_UNSUBSCRIBED, s.base.serial, filter, n)
         return True
@@ -168,6 +186,7 @@ cdef bint session_unsubscribe(Session* s, const uint8_t* filter, uint32_t n) noe
     if sub == NULL:
         return False
     trie_remove(s.sessions.router.trie, sub)
+    count(s, before)
     drop_jobs(s, filter, n)
     if s.base.durable:
         record_text(&s.sessions.router.journal, REC_UNSUBSCRIBED, s.base.serial, filter, n)

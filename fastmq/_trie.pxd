@@ -15,6 +15,12 @@ cdef enum SubscriptionOptions:   # the byte of SUBSCRIBE (MQTT 5, section 3.8.3.
     OPT_NO_LOCAL = 0x04
     OPT_RETAIN_AS_PUBLISHED = 0x08
     OPT_RETAIN_HANDLING = 0x30
+    OPT_REMOTE = 0x40            # not of SUBSCRIBE: another worker's, which passes it on to those of its own
+    OPT_GROUP = 0x80             # not of SUBSCRIBE: a shared group's
+
+cdef enum:
+    NEAR = 1                     # of this worker's subscriptions: any
+    FAR = 2                      # those that are not groups'; these get what is published at their own node
 
 cdef struct Owner:               # the owner's side of its subscriptions; embedded in every subscriber
     void* self                   # the subscriber
@@ -39,6 +45,8 @@ cdef struct Filter:
     uint32_t hash
     uint16_t len
     uint8_t is_hash              # ends with '#': hangs on its parent's node
+    uint8_t remotes              # subscriptions of other workers
+    uint32_t groups              # subscriptions of shared groups
     # text follows
 
 cdef struct Level:               # an interned level name
@@ -80,6 +88,10 @@ cdef struct TrieState:
     Node** frontier
     Node** next_frontier
     uint32_t frontier_cap
+    # A filter has its first subscription of this worker, or has lost the last one; NULL: nobody wants to know.
+    # `which` are NEAR or FAR.
+    void (*changed)(void* watcher, Filter* f, bint wanted, int which) noexcept nogil
+    void* watcher
 
 cdef struct Matches:             # valid until the trie changes or is asked again
     Filter* exact

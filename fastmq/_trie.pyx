@@ -284,11 +284,18 @@ cdef Subscription* trie_add(
     s.at_filter = f.n
     filter_subs(f)[f.n] = s
     f.n += 1
+    f.remotes += (options & OPT_REMOTE) != 0
     s.at_owner = owner.n
     owner.subs[owner.n] = s
     owner.n += 1
     t.subscriptions += 1
     t.bytes += <int64_t> sizeof(Subscription)
+    f.groups += (options & OPT_GROUP) != 0
+    if t.changed != NULL and not options & OPT_REMOTE:
+        if f.n - f.remotes == 1:
+            t.changed(t.watcher, f, True, NEAR)
+        if not options & OPT_GROUP and f.n - f.remotes - f.groups == 1:
+            t.changed(t.watcher, f, True, FAR)
     return s
 
 
@@ -304,6 +311,15 @@ cdef void trie_remove(TrieState* t, Subscription* s) noexcept nogil:
     (<Subscription*> owner.subs[s.at_owner]).at_owner = s.at_owner
     t.subscriptions -= 1
     t.bytes -= <int64_t> sizeof(Subscription)
+    if s.options & OPT_REMOTE:
+        f.remotes -= 1
+    elif s.options & OPT_GROUP:
+        f.groups -= 1
+    if t.changed != NULL and not s.options & OPT_REMOTE:
+        if f.n == f.remotes:
+            t.changed(t.watcher, f, False, NEAR)
+        if not s.options & OPT_GROUP and f.n == f.remotes + f.groups:
+            t.changed(t.watcher, f, False, FAR)
     free(s)
     if f.n == 0:
         filter_drop(t, f)

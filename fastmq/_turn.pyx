@@ -8,6 +8,7 @@ from fastmq._conn cimport (
     conn_flush, conn_free, conn_go_on, conn_id, conn_linger, conn_new, conn_ready, conn_reap, core_find, core_wake,
     enlist, listener_full, unlist, watch,
 )
+from fastmq._fabric cimport fabric_close, fabric_tick, fabric_turn
 from fastmq._journal cimport journal_full, stored_unref
 from fastmq._link cimport Link, link_is_gated, wire_clear
 from fastmq._linux cimport (
@@ -23,6 +24,7 @@ from fastmq._session cimport Session, session_pump, session_waiting, sessions_fr
 from fastmq._share cimport groups_init
 from fastmq._table cimport table_init
 from fastmq._tap cimport taps_detach
+from fastmq._user cimport users_init
 from fastmq._wheel cimport TICK_MS, wheel_advance, wheel_start
 
 cdef enum:
@@ -102,8 +104,10 @@ cdef void core_unlisten(Core* core, int fd) noexcept nogil:
 cdef bint has_drained(Conn* c) noexcept nogil:
     cdef Core* core = c.core
     cdef Session* s = <Session*> c.peer.link.session
-    if s == NULL or c.closing:
+    if c.closing:
         return True
+    if s == NULL:
+        return c.peer.remote == NULL or c.peer.link.out_bytes * 2 <= core.wire.out_soft
     return (
         c.peer.link.out_bytes * 2 <= core.wire.out_soft and s.queue.n * 2 <= core.sessions.queue_soft
         and s.queue.bytes * 2 <= core.sessions.queue_bytes_soft
@@ -205,10 +209,10 @@ cdef void flush_dirty(Core* core) noexcept nogil:
                 conn_linger(c)
             continue
         s = <Session*> l.session
-        if s == NULL:
-            continue
         if l.slow or c.held_since_ms:
             judge(c)
+        if s == NULL:
+            continue
         if session_waiting(s) and l.out_bytes < core.wire.out_soft:
             if c.flushed_much < FLUSH_ROUNDS:
                 c.flushed_much += 1
@@ -219,6 +223,16 @@ cdef void flush_dirty(Core* core) noexcept nogil:
                 watch(c, c.events | OUT)  # the next turn goes on
         else:
             c.flushed_much = 0
+
+
+cdef void flush_remotes(Core* core) noexcept nogil:
+    """Writes to other workers first: that a client wants something is on its way to them before its SUBACK leaves."""
+    cdef uint32_t i
+    cdef Link* l
+    for i in range(core.fabric.top):
+        l = core.fabric.remotes[i].out
+        if l != NULL and l.dirty and not l.broken and not (<Conn*> l).closing and not conn_flush(<Conn*> l):
+            l.broken = 1
 
 
 # -- turns ---------------------------------------------------------------------------------------------------------
@@ -268,6 +282,8 @@ cdef void core_advance(Core* core, int64_t now_ms) noexcept nogil:
     core.router.now_ms = now_ms
     wheel_advance(&core.wheel, now_ms)
     retained_sweep(core.router.retained, RETAINED_SWEEP, now_ms)
+    if core.fabric != NULL:
+        fabric_tick(core.fabric)
 
 
 cdef void core_read(Core* core) noexcept nogil:
@@ -301,12 +317,17 @@ cdef void core_read(Core* core) noexcept nogil:
 cdef void core_finish(Core* core) noexcept nogil:
     """The second half: everything is written, closed connections go, and their wills are written too."""
     cdef Conn* c
+    if core.fabric != NULL:
+        fabric_turn(core.fabric)
+        flush_remotes(core)
     while core.wire.dirty != NULL or core.closing != NULL:
         flush_dirty(core)
         while core.closing != NULL:
             c = core.closing
             core.closing = c.next_closing
             conn_reap(c)
+        if core.fabric != NULL:
+            fabric_turn(core.fabric)  # those that went may have been members of shared groups
     if core.waiting.head != NULL:
         release_waiting(core)
     if core.deferred.head != NULL:
@@ -330,6 +351,7 @@ cdef bint core_open(Core* core, uint32_t packet_max, uint32_t out_max) noexcept 
     core.sessions.wire = &core.wire
     core.sessions.groups = &core.groups
     table_init(&core.sessions.table, <uint32_t> <size_t> &(<Session*> NULL).hash, &core.router.ledger.bytes)
+    users_init(&core.sessions.users, &core.router.ledger.bytes)
     core.buffer = <uint8_t*> malloc(HEADROOM + READ_MAX)
     core.epfd = epoll_create1(EPOLL_CLOEXEC)
     core.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -360,6 +382,8 @@ cdef void core_close(Core* core) noexcept nogil:
         free(gone)
     if core.router != NULL:
         core.router.journal.closed = 1  # what is freed from here on is not over
+        if core.fabric != NULL:
+            fabric_close(core.fabric)
         for i in range(core.conns_cap):
             if core.conns[i] != NULL:
                 if core.conns[i].peer.link.session != NULL:
@@ -378,10 +402,13 @@ cdef void core_close(Core* core) noexcept nogil:
         wire_clear(&core.wire)
         router_free(core.router)
         core.router = NULL
+        free(core.fabric)
+        core.fabric = NULL
     free(core.conns)
     free(core.generations)
     free(core.free_slots)
     free(core.buffer)
+    free(core.protocol.room)
     if core.epfd >= 0:
         close(core.epfd)
     if core.wake_fd >= 0:

@@ -126,9 +126,22 @@ cdef inline uint8_t* put32(uint8_t* p, uint32_t v) noexcept nogil:
     p[3] = <uint8_t> v
     return p + 4
 
+cdef inline uint64_t be64(const uint8_t* p) noexcept nogil:
+    return (<uint64_t> be32(p) << 32) | be32(p + 4)
+
+cdef inline uint8_t* put64(uint8_t* p, uint64_t v) noexcept nogil:
+    return put32(put32(p, <uint32_t> (v >> 32)), <uint32_t> v)
+
 cdef inline uint8_t* put_bytes(uint8_t* p, const uint8_t* data, uint32_t n) noexcept nogil:
     memcpy(p, data, n)
     return p + n
+
+cdef inline uint32_t fnv1a(const uint8_t* p, uint32_t n) noexcept nogil:
+    """A 32-bit hash that is the same in every process; see config/place.py."""
+    cdef uint32_t h = 0x811C9DC5, i
+    for i in range(n):
+        h = (h ^ p[i]) * 0x01000193
+    return h
 
 cdef uint64_t hash_secret
 
@@ -161,3 +174,4 @@ cdef int check_filter(const uint8_t* p, uint32_t n, uint32_t levels_max, bint* h
 cdef bint filter_matches(const uint8_t* filter, uint32_t n, const uint8_t* topic, uint32_t m) noexcept nogil
 cdef int parse_publish(uint8_t first, uint8_t* body, uint32_t n, int version, Publish* out) noexcept nogil
 cdef int skip_property(const uint8_t* p, const uint8_t* end) noexcept nogil
+cdef int split_publish(bytes packet, Publish* out) except -1

@@ -261,6 +261,22 @@ cdef int parse_publish(uint8_t first, uint8_t* body, uint32_t n, int version, Pu
     return 0
 
 
+cdef int split_publish(bytes packet, Publish* out) except -1:
+    """Parses an encoded MQTT 5 PUBLISH; the bytes must stay alive as long as the parts are used."""
+    cdef uint8_t* p = <uint8_t*> <char*> packet
+    cdef uint32_t length = 0, size = <uint32_t> len(packet)
+    cdef int used = get_varint(p + 1, p + size, &length) if size > 1 else 0
+    cdef int reason
+    if used <= 0 or 1 + used + length != size or p[0] >> 4 != 3:
+        raise ValueError("not one encoded PUBLISH packet")
+    reason = parse_publish(p[0], p + 1 + used, length, 5, out)
+    if not reason:
+        reason = check_topic_name(out.topic, out.topic_len, 65535)
+    if reason:
+        raise ValueError(f"the PUBLISH is refused with reason code {reason:#04x}")
+    return 0
+
+
 def is_utf8(bytes text not None) -> bool:
     """Whether MQTT allows these bytes as a UTF-8 string (MQTT 5, section 1.5.4)."""
     return utf8_valid(<const uint8_t*> <char*> text, <uint32_t> len(text))

@@ -3,9 +3,9 @@
 A Protocol is added with its first implementation and its first user; there are no stubs here.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from fastmq._access import Access
 from fastmq.packets import Properties
@@ -22,7 +22,11 @@ __all__ = [
     "Credentials",
     "EnhancedAuthenticator",
     "Exchange",
+    "Fabric",
+    "Facts",
+    "Homes",
     "Message",
+    "Receiver",
     "Store",
 ]
 
@@ -132,6 +136,85 @@ class Authentication:
     """For the log, never for the client: what was wrong, or which step let it in."""
 
 
+class Fabric(Protocol):
+    """The other workers. Messages between clients are the engine's affair; this is for what surrounds it."""
+
+    async def start(self) -> None:
+        """Connects to the others, now and whenever one of them is new."""
+        ...
+
+    async def ready(self) -> None:
+        """Returns when all that the others' clients want is known here."""
+        ...
+
+    def tell(self, index: int, kind: str, value: Any) -> bool:
+        """Says something, as JSON, to another worker; False: it does not hear it."""
+        ...
+
+    def hear(self, kind: str, call: Callable[[int, Any], None]) -> None:
+        """Calls with what others say of this kind: who, and what."""
+        ...
+
+    async def close(self) -> None:
+        """Connects no more."""
+        ...
+
+
+class Homes(Protocol):
+    """Where clients' sessions are, of several workers."""
+
+    async def start(self) -> None:
+        """Takes connections that other workers give."""
+        ...
+
+    def is_here(self, conn: int, client_id: str) -> bool:
+        """Whether a connection's client is this worker's affair."""
+        ...
+
+    async def hand_over(self, conn: int, packet: bytes, client_id: str, *, became: bool) -> bool:
+        """Gives a connection and its CONNECT to the client's worker; False: that is not there.
+
+        `became`: an authenticator has found the client identifier, and the other worker is to know it from the start.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Gives and takes no more."""
+        ...
+
+
+class Nodes(Protocol):
+    """Where clients' sessions are, of several nodes."""
+
+    def is_here(self, conn: int, client_id: str) -> bool:
+        """Whether nobody needs to be asked about a client."""
+        ...
+
+    async def settle(self, conn: int, packet: bytes, client_id: str, *, became: bool) -> bool:
+        """Whether a client's session is at this node, or begins here; False: its connection was given to another."""
+        ...
+
+    def figures(self) -> dict[str, int]:
+        """`cluster_nodes`: those that are there, with this one; `cluster_backlog_bytes`: what they have not taken."""
+        ...
+
+
+class Receiver(Protocol):
+    """What a connection over a transport of the loop tells its news."""
+
+    def receive(self, conn: int, data: bytes | bytearray | memoryview, /) -> bool:
+        """Input; False: nobody wants it any more."""
+        ...
+
+    def block(self, conn: int, blocked: bool, /) -> None:
+        """Whether the client takes nothing for now."""
+        ...
+
+    def lost(self, conn: int, /) -> None:
+        """The transport is gone."""
+        ...
+
+
 @runtime_checkable
 class Authenticator(Protocol):
     """Decides about user names and passwords. Slow work belongs off the loop."""
@@ -210,6 +293,30 @@ class EnhancedAuthenticator(Protocol):
         ...
 
 
+class Facts(Protocol):
+    """What the broker remembers besides sessions and messages: users and bans, a key and a value each."""
+
+    @property
+    def version(self) -> int:
+        """Changes with them."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """None: there is none."""
+        ...
+
+    def under(self, prefix: str) -> Mapping[str, bytes]:
+        """Those whose keys begin so, with the rest of their keys."""
+        ...
+
+    async def put(self, changes: Mapping[str, bytes | None]) -> None:
+        """Returns when they are stored; None removes one.
+
+        :raises StoreError: they are not.
+        """
+        ...
+
+
 class Store(Protocol):
     """What outlives the broker: sessions, subscriptions, queues, retained messages and wills, as records.
 
@@ -241,6 +348,18 @@ class Store(Protocol):
 
     def maintain(self, budget_s: float) -> bool:
         """A slice of housekeeping that takes about `budget_s`; True when there is more to do now."""
+        ...
+
+    def facts(self) -> Mapping[str, bytes]:
+        """What else is to be remembered, users and bans for example: a value for each key."""
+        ...
+
+    def put_facts(self, changes: Mapping[str, bytes | None]) -> None:
+        """Returns when all of these are on the medium, or none of them after StoreError; None removes one."""
+        ...
+
+    def facts_changed(self) -> bool:
+        """Whether somebody else may have changed facts since `facts` was called last."""
         ...
 
     def no_room(self) -> str:

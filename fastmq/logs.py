@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
 
@@ -80,10 +80,13 @@ def get(name: str = "") -> Log:
     return Log(logging.getLogger(f"{ROOT}.{name}" if name else ROOT))
 
 
-def configure(level: str, format: str, stream: TextIO | None = None) -> None:
-    """Send fastmq's lines to `stream` (standard error). For programs; a library's user configures logging himself."""
+def configure(level: str, format: str, stream: TextIO | None = None, **always: object) -> None:
+    """Send fastmq's lines to `stream` (standard error), each with the fields `always` besides its own.
+
+    For programs; a library's user configures logging himself.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(always) if format == "json" else TextFormatter(always))
     root = logging.getLogger(ROOT)
     root.handlers[:] = [handler]
     root.setLevel(_NUMBERS[level])
@@ -95,18 +98,29 @@ def set_level(level: str) -> None:
     logging.getLogger(ROOT).setLevel(_NUMBERS[level])
 
 
-class TextFormatter(logging.Formatter):
+class FieldsFormatter(logging.Formatter):
+    """Lines with fields: those of the record, then those of all lines."""
+
+    def __init__(self, always: Mapping[str, object] | None = None) -> None:
+        super().__init__()
+        self._always = dict(always or {})
+
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        return {**getattr(record, "fields", {}), **self._always}
+
+
+class TextFormatter(FieldsFormatter):
     """`2026-01-31T12:00:00.123Z info broker client connected client=sensor-7 version=5`"""
 
     def format(self, record: logging.LogRecord) -> str:
         parts = [_timestamp(record), record.levelname.lower(), _room(record), record.getMessage()]
-        parts += [f"{key}={_quoted(value)}" for key, value in _fields(record).items()]
+        parts += [f"{key}={_quoted(value)}" for key, value in self.fields(record).items()]
         if record.exc_info:
             parts.append("\n" + self.formatException(record.exc_info))
         return " ".join(parts)
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(FieldsFormatter):
     """One JSON object a line: time, level, room, event, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -117,7 +131,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "room": _room(record),
             "event": record.getMessage(),
-            **_fields(record),
+            **self.fields(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -135,11 +149,6 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 def _room(record: logging.LogRecord) -> str:
     return record.name.removeprefix(f"{ROOT}.")
-
-
-def _fields(record: logging.LogRecord) -> dict[str, object]:
-    fields: dict[str, object] = getattr(record, "fields", {})
-    return fields
 
 
 def _quoted(value: object) -> str:

@@ -168,13 +168,22 @@ def free_port() -> int:
 
 
 def start_fastmq(
-    settings: Mapping[str, Setting] | None = None, program: str = "", listen: str = f"tcp://{HOST}:0"
+    settings: Mapping[str, Setting] | None = None,
+    program: str = "",
+    listen: str = f"tcp://{HOST}:0",
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    ready: str = rf"listening on \w+://{re.escape(HOST)}:(\d+)",
+    inside: Sequence[str] = (),
 ) -> BrokerProcess:
     """`settings` are dotted keys of the configuration, for instance {"mqtt.maximum_qos": 1}.
 
     Without a `store.path` among them, nothing outlives the broker.
     `program` is a module that runs fastmq in a way that no setting can, and says on stderr where it listens.
     `listen` are listeners as `--listen` takes them; the port of the first is the broker's.
+    `options` come on top of these on the command line, `environment` to that of the process.
+    `inside` is a command that runs it somewhere else, in another network for one.
+    `ready` is what it logs when it has started, with the port if it has one.
     """
     env = {key: value for key, value in os.environ.items() if not key.startswith("FASTMQ_")}
     if "store.path" not in (settings or {}):
@@ -182,9 +191,10 @@ def start_fastmq(
     for key, value in (settings or {}).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         env["FASTMQ_" + key.upper().replace(".", "__")] = text
-    fastmq = ["fastmq", "serve", "--listen", listen]
-    command = [sys.executable, "-m", *([program] if program else fastmq)]
-    return BrokerProcess("fastmq", command, env, rf"listening on \w+://{re.escape(HOST)}:(\d+)")
+    env.update(environment or {})
+    fastmq = ["fastmq", "serve", "--listen", listen, *options]
+    command = [*inside, sys.executable, "-m", *([program] if program else fastmq)]
+    return BrokerProcess("fastmq", command, env, ready)
 
 
 def mosquitto_config(port: int, settings: Mapping[str, Setting], extra_lines: Sequence[str]) -> str:

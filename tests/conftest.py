@@ -3,9 +3,12 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
+
+from tests.wireclient import doors
 
 # Timing of one example says nothing on a shared machine, so there is no deadline. HYPOTHESIS_EXAMPLES=10000 searches
 # longer than `make test` has time for. In CI the same code gets the same examples: a change is judged by what it does,
@@ -27,3 +30,9 @@ os.environ["STATE_DIRECTORY"] = tempfile.mkdtemp(prefix="fastmq-state-")
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["STATE_DIRECTORY"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def doors_of_this_test() -> Iterator[None]:
+    with doors.forgetting():
+        yield

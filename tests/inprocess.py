@@ -13,12 +13,14 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fastmq._hub import Hub
+from fastmq.broker.banning import Banning
 from fastmq.broker.exchanges import Exchanges
+from fastmq.broker.facts import Facts
 from fastmq.broker.handshake import Handshake
 from fastmq.config.durability import LEVELS
 from fastmq.config.schema import Config
@@ -51,16 +53,19 @@ class Engine:
         rules: Sequence[tuple[str, str]] = (),
         backlog_max: int = 16 << 20,
         clocks: FakeClocks | None = None,
+        place: tuple[int, int] = (0, 1),
+        clustered: Mapping[str, Any] | None = None,
         **hub: Any,
     ) -> None:
         config = Config()
         if "expiry_max_s" in hub:
             config = replace(config, mqtt=replace(config.mqtt, session_expiry_max_s=hub["expiry_max_s"]))
         self.hub = Hub(packet_max=packet_max, output_max=output_max, **hub)
+        self.hub.remotes.place(*place, **(clustered or {}))
         self.batch: tuple[bytes, bool] | None = None  #: handed over, not committed yet
         self.wanted: list[int] | None = None  #: messages that the hub asked for and did not get yet
         self._again = {"packet_max": packet_max, "output_max": output_max, "durability": durability, "rules": rules}
-        self._again |= {"backlog_max": backlog_max, **hub}
+        self._again |= {"backlog_max": backlog_max, "place": place, "clustered": clustered, **hub}
         self._clocks = clocks or FakeClocks()
         self._store: MemoryStore | None = None
         self._next: Engine | None = None  #: after a crash
@@ -72,7 +77,9 @@ class Engine:
             self._load(self._store)
         self.gone: list[tuple[bytes, int]] = []
         quiet = replace(config, log=replace(config.log, connections=False))
-        self.hub.on_connect = Handshake(self.hub, quiet, (), Exchanges(self.hub, ())).on_connect
+        self.hub.on_connect = Handshake(
+            self.hub, quiet, (), Exchanges(self.hub, ()), Banning(self.hub, quiet.bans, Facts())
+        ).on_connect
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind("")  # Linux chooses a free abstract address
         self._listening.listen(4096)
@@ -84,6 +91,11 @@ class Engine:
 
     def turn(self) -> None:
         self.hub.on_ready()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn has something to do."""
+        return bool(self._poll.poll(0))
 
     def settle(self) -> None:
         """Turns until the engine has nothing to do."""
@@ -214,7 +226,7 @@ class Engine:
     def client_of(self, client_id: bytes) -> dict[str, int]:
         """What the hub says of a client's session."""
         names = ("connected", "version", "queued", "inflight", "dropped", "subscriptions")
-        (found,) = [rest for name, *rest in self.hub.clients() if name == client_id]
+        (found,) = [each[1:7] for each in self.hub.clients() if each[0] == client_id]
         return dict(zip(names, map(int, found), strict=True))
 
     def close(self) -> None:

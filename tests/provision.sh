@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Python packages: Debian's mosquitto and its clients, Node.js with the
-# packages in interop/node, Chromium, the databases and the directory that brokers ask, a C compiler with Python's
+# packages in interop/node, Chromium, the databases and the directory that brokers ask, what makes network namespaces, a C compiler with Python's
 # headers, valgrind. Idempotent, and quick when all is there.
 # Fails with a sentence that says what is missing.
 set -euo pipefail
@@ -51,6 +51,8 @@ has_postgresql || { missing+=(postgresql); services+=(postgresql); }
 has mariadbd || { missing+=(mariadb-server); services+=(mariadb); }
 has redis-server || { missing+=(redis-server); services+=(redis-server); }
 has slapd || { missing+=(slapd); services+=(slapd); }
+has ip || missing+=(iproute2)
+has unshare || missing+=(util-linux)
 
 # Debian starts a service as soon as its package is unpacked; a second broker on 1883, for one, would answer in place
 # of the one under test. While we install, the policy file forbids every start; it goes again if it was not there.
@@ -76,7 +78,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     fi
 fi
 
-for tool in "$python" gcc make valgrind mosquitto mosquitto_pub mosquitto_sub node npm chromium mariadbd redis-server slapd; do
+for tool in "$python" gcc make valgrind mosquitto mosquitto_pub mosquitto_sub node npm chromium mariadbd redis-server slapd ip unshare; do
     has "$tool" || fail "$tool is still missing after the installation"
 done
 has_postgresql || fail "postgres is still missing after the installation"

@@ -12,10 +12,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.brokerproc import HOST, free_port
 
@@ -224,6 +226,30 @@ maxsize 10485760
 access to attrs=userPassword by anonymous auth by * none
 access to * by * read
 """
+
+
+@contextlib.contextmanager
+def mongodb(documents: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[Server, str]]:
+    """A server of MongoDB's protocol with these documents by collection, and the address of its database.
+
+    SecantusDB: neither Debian nor PyPI has MongoDB's own. It is made without passwords, then started with them.
+    """
+    import pymongo
+
+    with folder_of("") as folder:
+        port = free_port()
+        command = [
+            str(Path(sys.executable).with_name("secantusd-py")), "--host", HOST, "--port", str(port),
+            "--storage-path", str(folder / "data"), "--sync-on-commit",
+        ]  # fmt: skip
+        without: pymongo.MongoClient[dict[str, Any]]
+        without = pymongo.MongoClient(f"mongodb://{HOST}:{port}/", serverSelectionTimeoutMS=30_000, connect=False)
+        with running(Server("mongodb", command, folder, port)), without:
+            without["mqtt"].command("createUser", "mqtt", pwd=PASSWORD, roles=["readWrite"])
+            for name, each in documents.items():
+                without["mqtt"][name].insert_many([dict(document) for document in each])
+        with running(Server("mongodb", [*command, "--auth"], folder, port)) as server:
+            yield server, f"mongodb://mqtt:{PASSWORD}@{HOST}:{port}/mqtt"
 
 
 @contextlib.contextmanager

@@ -16,10 +16,11 @@ PACKAGE = ROOT / "fastmq"
 CHAIN = """
 __main__ > cli > app | supervisor
 > broker | store | fabric | auth | rules | bridges | gateways | api | testing | client | loadgen
-> plugins > contracts | metrics | logs > config
-> _hub > _sink > _turn > _conn > _protocol | _restore > _subscribe > _session | _tap > _share > _link > _router > _codec
-> _inflight > _retain > _trie | _fold | _access > _message > _journal | _records
-> _table | _wheel | _meter | _wire | _linux | packets > topics > errors > reasons
+> plugins > contracts | metrics | logs | sockets | notify > config
+> _hub > _remote | _sink | _moving > _turn | _state > _conn > _protocol | _restore > _fabric | _subscribe
+> _branch | _session | _tap > _items > _share | _wait > _link > _router > _codec > _inflight > _retain
+> _trie | _fold | _access | _terms | _user > _message > _journal | _records
+> _stamps > _table | _wheel | _meter | _wire | _linux | packets > topics > errors > reasons
 """
 LAYERS = [[room.strip() for room in layer.split("|")] for layer in CHAIN.split(">")]
 HEIGHT = {room: -depth for depth, layer in enumerate(LAYERS) for room in layer}

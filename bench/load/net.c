@@ -139,6 +139,26 @@ static void begin_connect(struct client *c)
     watch(c, EPOLL_CTL_ADD, true);
 }
 
+static uint32_t fnv1a(const char *text)
+{
+    uint32_t hash = 0x811C9DC5;
+    for (; *text; text++)
+        hash = (hash ^ (uint8_t)*text) * 0x01000193;
+    return hash;
+}
+
+/* With homes, the first of the client's names that leads to the worker where it is to be. */
+static void name_client(const struct client *c, char *name, size_t room)
+{
+    uint32_t index = c->id - 1, pair = index < net.subscribers ? index : index - net.subscribers;
+    uint32_t home = net.homes ? (pair + (net.apart && index >= net.subscribers)) % net.homes : 0;
+    for (uint32_t i = 0;; i++) {
+        snprintf(name, room, "load-%d-%u-%u", (int)getpid(), c->id, i);
+        if (!net.homes || fnv1a(name) % net.homes == home)
+            return;
+    }
+}
+
 static void finish_connect(struct client *c)
 {
     int error = 0;
@@ -148,10 +168,8 @@ static void finish_connect(struct client *c)
         lose(c, strerror(error));
         return;
     }
-    static uint32_t last_id;
-    char client_id[32];
-    c->id = c->id ? c->id : ++last_id;
-    snprintf(client_id, sizeof client_id, "load-%d-%u", (int)getpid(), c->id);
+    char client_id[48];
+    name_client(c, client_id, sizeof client_id);
     c->phase = AWAIT_CONNACK;
     net_wrote(c, put_connect(net_room(c, 128), net.version, client_id, 600, net.durable));
     net_flush(c);
@@ -170,12 +188,19 @@ static void on_connack(struct client *c, uint8_t head, const uint8_t *body, uint
     net.workload->opened(c);
 }
 
+static void begin_numbered(uint32_t index)
+{
+    struct client *c = net.client_at(index);
+    c->id = index + 1;
+    begin_connect(c);
+}
+
 bool net_connect_all(double timeout_s)
 {
     uint64_t end = now_ns() + (uint64_t)(timeout_s * 1e9);
     while (net.open + net.lost < net.clients) {
         while (net.started < net.clients && net.started - net.open - net.lost < CONNECTS_AT_ONCE)
-            begin_connect(net.client_at(net.started++));
+            begin_numbered(net.started++);
         net_turn(10 * MS);
         if (now_ns() > end)
             break;

@@ -34,6 +34,9 @@ struct net {
     int epoll;
     enum version version;
     bool durable; /* sessions outlive their connections */
+    uint32_t homes;       /* workers of the broker, which share the clients by a hash of their ids; 0 = one */
+    uint32_t subscribers; /* clients [0, subscribers), and then their publishers */
+    bool apart;           /* a publisher is at another worker than its subscriber */
     const struct workload *workload;
     struct client *(*client_at)(uint32_t index); /* the workload's clients by number */
     uint32_t clients, started, open, lost;

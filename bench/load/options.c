@@ -40,6 +40,8 @@ static const char usage[] =
     "  --filters N (100000) --kind exact|plus|hash|mix (mix) --clients N (1000) --messages N (100000)\n"
     "  --subscribe 0|1  connections: with a subscription each (0)\n"
     "  --durable 0|1    sessions that outlive their connections (0)\n"
+    "  --homes N        the broker has N workers that share clients by FNV-1a of their ids: pair i is at worker i mod N (0)\n"
+    "  --apart 0|1      its publisher is at the next worker (0)\n"
     "  --pings N        pings/s of one more client, whose answers show the broker's pauses (0)\n";
 
 static int keyword(const char *value, const char *const *words)
@@ -61,7 +63,7 @@ static double number(const char *text, double least, double most)
 
 enum name {
     HOST = 1, PORT, PID, MQTT, QOS, SUB_QOS, SIZE, PUBS, SUBS, BATCH, WINDOW, FLIGHT, RATE, DURATION, WARMUP, SETTLE,
-    FILTERS, KIND, CLIENTS, SUBSCRIBED, MESSAGES, DURABLE, PINGS, HELP
+    FILTERS, KIND, CLIENTS, SUBSCRIBED, MESSAGES, DURABLE, HOMES, APART, PINGS, HELP
 };
 
 static const struct option names[] = {
@@ -70,7 +72,8 @@ static const struct option names[] = {
     {"batch", 1, 0, BATCH}, {"window", 1, 0, WINDOW}, {"flight", 1, 0, FLIGHT}, {"rate", 1, 0, RATE},
     {"duration", 1, 0, DURATION}, {"warmup", 1, 0, WARMUP}, {"settle", 1, 0, SETTLE}, {"filters", 1, 0, FILTERS},
     {"kind", 1, 0, KIND}, {"clients", 1, 0, CLIENTS}, {"subscribe", 1, 0, SUBSCRIBED}, {"messages", 1, 0, MESSAGES},
-    {"durable", 1, 0, DURABLE}, {"pings", 1, 0, PINGS}, {"help", 0, 0, HELP}, {0, 0, 0, 0},
+    {"durable", 1, 0, DURABLE}, {"homes", 1, 0, HOMES},
+    {"apart", 1, 0, APART}, {"pings", 1, 0, PINGS}, {"help", 0, 0, HELP}, {0, 0, 0, 0},
 };
 
 static void set(enum name name, const char *v)
@@ -99,6 +102,8 @@ static void set(enum name name, const char *v)
     case CLIENTS: o->clients = (uint32_t)number(v, 1, 1e6); break;
     case SUBSCRIBED: o->subscribe = number(v, 0, 1) > 0; break;
     case DURABLE: o->durable = number(v, 0, 1) > 0; break;
+    case HOMES: net.homes = (uint32_t)number(v, 0, 64); break;
+    case APART: net.apart = number(v, 0, 1) > 0; break;
     case PINGS: o->pings = number(v, 0, 1e5); break;
     case MESSAGES: o->messages = (uint32_t)number(v, 1, 1e8); break;
     case HELP: fputs(usage, stdout); exit(0);
@@ -121,5 +126,6 @@ void read_options(int argc, char **argv)
         options.sub_qos = options.qos;
     net.version = (enum version)options.version;
     net.durable = options.durable;
+    net.subscribers = options.subs;
     net.largest_payload = options.size;
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastmq.auth import password_file
 from fastmq.auth.access import AccessControl
@@ -11,23 +11,32 @@ from fastmq.auth.chain import Chain, Step
 from fastmq.auth.cookies import Cookies
 from fastmq.auth.ldap import Directory
 from fastmq.auth.lookup import Lookup
+from fastmq.auth.mongodb import MongoDbUsers
 from fastmq.auth.passwords import Passwords
 from fastmq.auth.redis import RedisUsers
 from fastmq.auth.scram import Scram, methods
 from fastmq.auth.sql import MySqlUsers, PostgreSqlUsers
 from fastmq.auth.text_file import TextFile, TextFileError
+from fastmq.auth.users import KeptUsers
 from fastmq.auth.work import Work
-from fastmq.config.auth import ClientRules, Http, Jwt, PasswordFile
+from fastmq.config.auth import BuiltIn, ClientRules, Http, Jwt, PasswordFile
 from fastmq.config.cookies import SignedCookie
-from fastmq.config.databases import Ldap, MySql, PostgreSql, Redis
+from fastmq.config.databases import Ldap, MongoDb, MySql, PostgreSql, Redis
 from fastmq.config.listener import WEB
 from fastmq.config.reload import is_guarded
 from fastmq.config.schema import Config
-from fastmq.contracts import Authenticator
+from fastmq.contracts import Authenticator, Facts
 from fastmq.errors import ConfigError, Problem
 
 
-def build_chain(config: Config, work: Work) -> Chain | None:
+class Means(NamedTuple):
+    """What steps may need besides their settings."""
+
+    work: Work
+    facts: Facts
+
+
+def build_chain(config: Config, work: Work, facts: Facts) -> Chain | None:
     """The steps that the settings ask for; None when they ask for none.
 
     :raises ConfigError: one cannot work like that.
@@ -40,7 +49,7 @@ def build_chain(config: Config, work: Work) -> Chain | None:
             problems.append(Problem("settings", f"auth.chain[{at}].name", f"{name} is the name of another step, too"))
             continue
         try:
-            authenticator = MAKERS[type(settings)](settings, work)
+            authenticator = MAKERS[type(settings)](settings, Means(work, facts))
         except ValueError as error:
             problems.append(Problem("settings", f"auth.chain[{at}]", str(error)))
             continue
@@ -79,7 +88,9 @@ def _cookie_problems(config: Config) -> list[Problem]:
     of_cookies = {
         step.name or step.told[1]
         for step in config.auth.chain
-        if isinstance(step, SignedCookie) or (isinstance(step, Jwt) and step.token_in == "cookie")
+        if isinstance(step, SignedCookie)
+        or (isinstance(step, Jwt) and step.token_in == "cookie")
+        or (isinstance(step, Http) and step.cookies)
     }
     asked = [
         (at, listener)
@@ -109,54 +120,64 @@ def build_access(config: Config, work: Work) -> AccessControl | None:
         raise ConfigError([Problem("settings", "acl.file", str(error))]) from None
 
 
-def _passwords(settings: PasswordFile, work: Work) -> Authenticator:
-    return Passwords(Path(settings.path), work)
+def _passwords(settings: PasswordFile, means: Means) -> Authenticator:
+    return Passwords(Path(settings.path), means.work)
 
 
-def _tokens(settings: Jwt, work: Work) -> Authenticator:
+def _kept(settings: BuiltIn, means: Means) -> Authenticator:
+    return KeptUsers(settings, means.facts, means.work)
+
+
+def _tokens(settings: Jwt, means: Means) -> Authenticator:
     from fastmq.auth.tokens import Tokens  # here: it needs an extra
 
-    return Tokens(settings, work)
+    return Tokens(settings, means.work)
 
 
-def _service(settings: Http, work: Work) -> Authenticator:
+def _service(settings: Http, means: Means) -> Authenticator:
     from fastmq.auth.service import Service
 
     return Service(settings)
 
 
-def _postgresql(settings: PostgreSql, work: Work) -> Authenticator:
-    return Lookup(settings, PostgreSqlUsers(settings), work)
+def _postgresql(settings: PostgreSql, means: Means) -> Authenticator:
+    return Lookup(settings, PostgreSqlUsers(settings), means.work)
 
 
-def _mysql(settings: MySql, work: Work) -> Authenticator:
-    return Lookup(settings, MySqlUsers(settings), work)
+def _mysql(settings: MySql, means: Means) -> Authenticator:
+    return Lookup(settings, MySqlUsers(settings), means.work)
 
 
-def _redis(settings: Redis, work: Work) -> Authenticator:
-    return Lookup(settings, RedisUsers(settings), work)
+def _redis(settings: Redis, means: Means) -> Authenticator:
+    return Lookup(settings, RedisUsers(settings), means.work)
 
 
-def _ldap(settings: Ldap, work: Work) -> Authenticator:
+def _mongodb(settings: MongoDb, means: Means) -> Authenticator:
+    return Lookup(settings, MongoDbUsers(settings), means.work)
+
+
+def _ldap(settings: Ldap, means: Means) -> Authenticator:
     return Directory(settings)
 
 
-def _cookies(settings: SignedCookie, work: Work) -> Authenticator:
+def _cookies(settings: SignedCookie, means: Means) -> Authenticator:
     return Cookies(settings)
 
 
-def _client_rules(settings: ClientRules, work: Work) -> Authenticator:
+def _client_rules(settings: ClientRules, means: Means) -> Authenticator:
     return ByClient(settings)
 
 
-MAKERS: Final[dict[type, Callable[[Any, Work], Authenticator]]] = {
+MAKERS: Final[dict[type, Callable[[Any, Means], Authenticator]]] = {
     PasswordFile: _passwords,
+    BuiltIn: _kept,
     ClientRules: _client_rules,
     Jwt: _tokens,
     Http: _service,
     PostgreSql: _postgresql,
     MySql: _mysql,
     Redis: _redis,
+    MongoDb: _mongodb,
     Ldap: _ldap,
     SignedCookie: _cookies,
 }

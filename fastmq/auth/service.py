@@ -45,6 +45,10 @@ class Service:
                 raise ValueError(f"{settings.ca}: {error.strerror or error}") from None
 
     async def authenticate(self, credentials: Credentials) -> Authentication | None:
+        sent = {name: credentials.cookies[name] for name in self._settings.cookies if name in credentials.cookies}
+        if self._settings.cookies and not sent:
+            return None
+        headers = {**self._headers, "Cookie": "; ".join(f"{name}={value}" for name, value in sent.items())}
         question = {
             "clientid": credentials.client_id,
             "username": credentials.username,
@@ -56,7 +60,11 @@ class Service:
             "cert_common_name": credentials.certificate.common_name if credentials.certificate else None,
         }
         async with self._asking().post(
-            self._settings.url, json=question, headers=self._headers, ssl=self._tls, allow_redirects=False
+            self._settings.url,
+            json=question,
+            headers=headers if sent else self._headers,
+            ssl=self._tls,
+            allow_redirects=False,
         ) as answer:
             if answer.status == 204:
                 return Authentication(why=self._settings.url)

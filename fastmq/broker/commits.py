@@ -8,6 +8,8 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from fastmq import logs
@@ -23,7 +25,19 @@ IDLE_S: Final = 0.5
 """After this long without work, the house is looked after."""
 REASONS: Final = {"full": Reason.QUOTA_EXCEEDED, "failed": Reason.IMPLEMENTATION_SPECIFIC_ERROR}
 
-Work = tuple[bytes, bool] | list[int] | None
+FACTS_S: Final = 0.5
+"""How often it is looked whether somebody else has changed facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Facts to be put, and who hears when they are, or why not."""
+
+    facts: Mapping[str, bytes | None]
+    done: Callable[[StoreError | None], None]
+
+
+Work = tuple[bytes, bool] | list[int] | Change | None
 
 
 class Commits:
@@ -36,14 +50,21 @@ class Commits:
         self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._closing = False
         self._is_full = False
+        self._looked_at = 0.0
+        self._on_facts: Callable[[Mapping[str, bytes]], None] | None = None
         self._thread = threading.Thread(target=self._run, name="fastmq-store", daemon=True)
         self._log = logs.get("store")
 
-    def start(self) -> None:
-        """Takes over the hub's journal."""
+    def start(self, on_facts: Callable[[Mapping[str, bytes]], None] | None = None) -> None:
+        """Takes over the hub's journal; `on_facts` is called in the thread when somebody else has changed facts."""
+        self._on_facts = on_facts
         self._hub.on_batch = lambda batch, sync: self._work.put((batch, sync))
         self._hub.on_want = self._work.put
         self._thread.start()
+
+    def put_facts(self, facts: Mapping[str, bytes | None], done: Callable[[StoreError | None], None]) -> None:
+        """Puts them into the store; `done` is called in the thread."""
+        self._work.put(Change(facts, done))
 
     def close(self) -> None:
         """Ends the thread after the batch that it has, or without it when the store does not take it."""
@@ -51,6 +72,10 @@ class Commits:
         self._closing = True
         self._work.put(None)
         self._thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if isinstance(work := self._work.get_nowait(), Change):
+                    work.done(StoreError("failed", "the broker has stopped"))
 
     def _run(self) -> None:
         try:
@@ -71,6 +96,8 @@ class Commits:
                 return
             if isinstance(work, list):
                 self._fetch(work)
+            elif isinstance(work, Change):
+                self._put(work)
             else:
                 if self._delay_s:
                     time.sleep(self._delay_s)
@@ -134,9 +161,27 @@ class Commits:
             return
         self._hub.bodies(found)
 
+    def _put(self, change: Change) -> None:
+        error: StoreError | None = None
+        try:
+            self._store.put_facts(change.facts)
+        except StoreError as failed:
+            error = failed
+        change.done(error)
+
+    def _look_at_facts(self) -> None:
+        now = time.monotonic()
+        if self._on_facts is None or now - self._looked_at < FACTS_S:
+            return
+        self._looked_at = now
+        with contextlib.suppress(StoreError):  # it is looked again
+            if self._store.facts_changed():
+                self._on_facts(self._store.facts())
+
     def _maintain(self) -> bool:
         """Whether there is more to do."""
         more = False
+        self._look_at_facts()
         with contextlib.suppress(StoreError):  # the next commit says so
             more = self._store.maintain(SLICE_S)
         if self._is_full and not more and not self._no_room():

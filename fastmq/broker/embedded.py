@@ -42,6 +42,7 @@ class ClientState:
     in_flight: int
     dropped: int
     subscriptions: int
+    username: str | None = None
 
 
 class Broker:
@@ -209,7 +210,21 @@ class Broker:
 
     def clients(self) -> list[ClientState]:
         """All sessions, those whose client is not connected too."""
-        return [ClientState(state[0].decode(), *state[1:]) for state in self._running().hub.clients()]
+        found = []
+        for (
+            client_id,
+            connected,
+            version,
+            queued,
+            in_flight,
+            dropped,
+            subscriptions,
+            name,
+        ) in self._running().hub.clients():
+            username = name.decode() if name is not None else None
+            state = connected, version, queued, in_flight, dropped, subscriptions, username
+            found.append(ClientState(client_id.decode(), *state))
+        return found
 
     def disconnect(self, client_id: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION) -> bool:
         """Ends a client's connection; False when it is not connected. Its session lives on as it asked for."""

@@ -10,38 +10,23 @@ from collections.abc import Coroutine, Sequence
 from fastmq import logs
 from fastmq._codec import decode_connect, encode
 from fastmq._hub import Hub
-from fastmq.broker.bans import Bans
+from fastmq.broker import mounting
+from fastmq.broker.banning import Banning
+from fastmq.broker.connack import EXPIRY_NEVER, Connacks, undecoded
 from fastmq.broker.deadlines import Deadlines
 from fastmq.broker.exchanges import Exchanges
 from fastmq.broker.guards import Guards
+from fastmq.broker.homing import Homing, identity
 from fastmq.broker.limits import Limits
+from fastmq.broker.refusal import Refusal
+from fastmq.config.listener import Listener
 from fastmq.config.schema import Config
-from fastmq.contracts import Authentication, Authenticator, Certificate, Client, Credentials
+from fastmq.contracts import Authentication, Authenticator, Certificate, Client, Credentials, Homes, Nodes
 from fastmq.errors import ProtocolError
-from fastmq.packets import Connack, Connect, Properties, Publish, Will
+from fastmq.packets import Connect, Properties, Publish, Will
 from fastmq.reasons import Reason
 
-EXPIRY_NEVER = 0xFFFF_FFFF
-CACHE_MAX = 64  # different CONNACKs kept encoded
 BRIDGE_STATE = "$SYS/broker/connection/"  # what Mosquitto's bridges publish, their wills above all
-ACCEPTED_V31 = b"\x20\x02\x00\x00"
-ACCEPTED_V311 = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00")  # the second with Session Present
-
-
-class Refusal(Exception):
-    """The CONNECT is answered with this reason."""
-
-    def __init__(self, reason: Reason, why: str = "") -> None:
-        super().__init__(reason.name)
-        self.reason = reason
-        self.why = why
-        """For the log; the client hears no more than the reason."""
-
-
-def _identity(certificate: Certificate, which: str) -> str:
-    if which == "san":
-        return next(iter(certificate.alternative_names), "")
-    return {"cn": certificate.common_name, "dn": certificate.subject}.get(which, "")
 
 
 class Handshake:
@@ -53,6 +38,7 @@ class Handshake:
         config: Config,
         authenticators: Sequence[Authenticator],
         exchanges: Exchanges,
+        banning: Banning,
         guards: Guards | None = None,
     ) -> None:
         self._hub = hub
@@ -61,24 +47,33 @@ class Handshake:
         self._authenticators = tuple(authenticators)
         self._exchanges = exchanges
         self._guards = guards
+        self._homing: Homing | None = None
         self._limits = Limits(hub, config)
-        self._bans = Bans(config.bans)
+        self._banning = banning
         self._log = logs.get("broker") if config.log.connections else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners = config.listen
         self._deadlines = Deadlines(hub)
-        self._cache: dict[tuple[int | None, int | None], tuple[bytes, bytes]] = {}
+        self._connacks = Connacks(config.mqtt)
+
+    def join(self, homes: Homes | None, nodes: Nodes | None) -> None:
+        """There are other workers, or nodes, and clients whose sessions are theirs."""
+        self._homing = Homing(self._hub, homes)
+        if nodes is not None:
+            self._homing.join(nodes)
 
     def reload(self, config: Config, authenticators: Sequence[Authenticator]) -> None:
         """Other settings and other steps, for those who connect from now on."""
         self._config = config
+        self._mqtt = config.mqtt
+        self._connacks = Connacks(config.mqtt)
         self._listeners = config.listen
         self._authenticators = tuple(authenticators)
         self._limits = Limits(self._hub, config)
-        self._bans = self._bans.renewed(config.bans)
 
     def on_connect(self, conn: int, body: bytes) -> None:
         """Called by the hub, in its turn."""
+        whole = body
         at = 2 + int.from_bytes(body[:2], "big")
         # 3 and 4 with RSMB's bridge bit, as Mosquitto sends them
         is_bridge = len(body) > at and body[at] in (0x83, 0x84)
@@ -92,30 +87,66 @@ class Handshake:
         try:
             if not connect.username:  # some clients send an empty user name when they have none
                 connect.username = None
-            self._check_door(conn, connect)
-            self._check(connect)
-            if connect.properties.authentication_method is not None:
-                self._later(conn, connect, self._enhanced(conn, connect))
-            elif self._authenticators or self._guards is not None or self._certified(conn):
-                self._later(conn, connect, self._authenticate(conn, connect, is_bridge))
-            else:
-                if not self._allows_anonymous(conn):
-                    raise Refusal(Reason.NOT_AUTHORIZED)
-                self._accept(conn, connect, Properties(), is_bridge)
+            if self._homing is not None and not self._homing.is_here(conn, connect, self._listener(conn)):
+                self._later(conn, connect, self._find(self._homing, conn, connect, is_bridge, whole))
+                return
+            self._go_on(conn, connect, is_bridge, whole)
         except Refusal as refusal:
             self._refuse(conn, connect, refusal.reason, refusal.why)
+
+    async def _find(self, homing: Homing, conn: int, connect: Connect, is_bridge: bool, whole: bytes) -> None:
+        """Goes on if the session is here after all."""
+        if await homing.stays(conn, connect, whole) and self._hub.is_open(conn):
+            self._go_on(conn, connect, is_bridge, whole)
+
+    def _go_on(self, conn: int, connect: Connect, is_bridge: bool, whole: bytes) -> None:
+        """The session is this worker's affair. Raises Refusal."""
+        self._check_door(conn, connect)
+        self._check(connect)
+        if connect.properties.authentication_method is not None:
+            self._later(conn, connect, self._enhanced(conn, connect))
+        elif self._authenticators or self._guards is not None or self._certified(conn):
+            self._later(conn, connect, self._authenticate(conn, connect, is_bridge, whole))
+        else:
+            if not self._allows_anonymous(conn):
+                raise Refusal(Reason.NOT_AUTHORIZED)
+            answer = Properties()
+            self._name(conn, connect, answer)
+            self._check_known(conn, connect)
+            self._accept(conn, connect, answer, is_bridge)
 
     # -- is it acceptable? ---------------------------------------------------------------------------------------------
 
     def _check_door(self, conn: int, connect: Connect) -> None:
         """What is asked before anything else, since it is cheap: rates and bans."""
-        if not (self._limits.on_connects or self._bans.any):
+        bans = self._banning.bans
+        if not (self._limits.on_connects or bans.any):
             return
-        address = self._hub.peer(conn).rpartition(":")[0].strip("[]")
+        address = self._address(conn)
         if not self._limits.may_connect(self._hub.listener(conn), address):
             raise Refusal(Reason.CONNECTION_RATE_EXCEEDED)
-        if why := self._bans.why(connect.client_id, connect.username, address):
+        if why := bans.why(connect.client_id, connect.username, address):
             raise Refusal(Reason.BANNED, why)
+
+    def _listener(self, conn: int) -> Listener:
+        return self._listeners[self._hub.listener(conn)]
+
+    def _address(self, conn: int) -> str:
+        return self._hub.peer(conn).rpartition(":")[0].strip("[]")
+
+    def _check_known(self, conn: int, connect: Connect) -> None:
+        """What is asked once it is certain who the client is, which may be another than it said."""
+        bans = self._banning.bans
+        if bans.any_rules and (why := bans.banned(connect.client_id, connect.username, self._address(conn))):
+            raise Refusal(Reason.BANNED, why)
+        if not self._hub.has_session(connect.client_id.encode()) and not self._limits.may_have_session(
+            connect.username
+        ):
+            raise Refusal(Reason.QUOTA_EXCEEDED, "its user has as many sessions as one may have")
+        listener = self._listener(conn)
+        if listener.mount_point:
+            mount = mounting.mount(listener, connect, self._address(conn))
+            self._hub.mount(conn, mount.encode())
 
     def _check(self, connect: Connect) -> None:
         mqtt = self._mqtt
@@ -152,27 +183,27 @@ class Handshake:
             password=connect.password,
             peer=self._hub.peer(conn),
             version=connect.version,
-            listener=self._listeners[self._hub.listener(conn)].title,
+            listener=self._listener(conn).title,
             certificate=getattr(sink := self._hub.sinks.sink(conn), "certificate", None),
             cookies=getattr(sink, "cookies", {}),
         )
 
     def _allows_anonymous(self, conn: int) -> bool:
-        here = self._listeners[self._hub.listener(conn)].allow_anonymous
+        here = self._listener(conn).allow_anonymous
         return here == "yes" if here else self._config.auth.allow_anonymous
 
     def _certified(self, conn: int) -> bool:
         """Whether a client's certificate may say who it is."""
-        listener = self._listeners[self._hub.listener(conn)]
+        listener = self._listener(conn)
         return bool(listener.username_from or listener.client_id_from)
 
     def _take_certificate(self, conn: int, connect: Connect, certificate: Certificate | None) -> bool:
         """Takes user name and client identifier from the certificate, as the listener says; whether that is proof."""
-        listener = self._listeners[self._hub.listener(conn)]
+        listener = self._listener(conn)
         if certificate is None or not self._certified(conn):
             return False
-        username = _identity(certificate, listener.username_from)
-        client_id = _identity(certificate, listener.client_id_from)
+        username = identity(certificate, listener.username_from)
+        client_id = identity(certificate, listener.client_id_from)
         if (listener.username_from and not username) or (listener.client_id_from and not client_id):
             raise Refusal(Reason.NOT_AUTHORIZED, "its certificate has no such name")
         if client_id:
@@ -182,7 +213,7 @@ class Handshake:
             connect.username = username
         return bool(username)
 
-    async def _authenticate(self, conn: int, connect: Connect, is_bridge: bool) -> None:
+    async def _authenticate(self, conn: int, connect: Connect, is_bridge: bool, whole: bytes) -> None:
         credentials = self._credentials(conn, connect)
         if self._take_certificate(conn, connect, credentials.certificate):
             await self._admit(conn, connect, credentials, Properties(), is_bridge)
@@ -194,6 +225,8 @@ class Handshake:
                 if answer.reason >= 0x80:
                     raise Refusal(answer.reason, answer.why)
                 self._known(conn, connect, answer)
+                if self._homing is not None and not await self._homing.stays(conn, connect, whole, became=True):
+                    return
                 await self._admit(conn, connect, credentials, Properties(), is_bridge, answer)
                 return
         if connect.username is not None and self._authenticators:
@@ -212,8 +245,9 @@ class Handshake:
         known: Authentication | None = None,
     ) -> None:
         """Finds out what a client may do that has shown who it is, and lets it in."""
+        self._name(conn, connect, answer)
+        self._check_known(conn, connect)
         if self._guards is not None:
-            self._name(connect, answer)
             client = Client(
                 client_id=connect.client_id,
                 username=connect.username,
@@ -231,9 +265,10 @@ class Handshake:
                     raise Refusal(Reason.NOT_AUTHORIZED, f"its will: {self._guards.why(access, rule)}")
         self._accept(conn, connect, answer, is_bridge)
 
-    def _name(self, connect: Connect, answer: Properties) -> None:
+    def _name(self, conn: int, connect: Connect, answer: Properties) -> None:
         if not connect.client_id:
-            connect.client_id = f"fastmq-{secrets.token_hex(8)}"
+            while not connect.client_id or (self._homing and not self._homing.has(conn, connect.client_id)):
+                connect.client_id = f"fastmq-{secrets.token_hex(8)}"
             answer.assigned_client_identifier = connect.client_id  # [MQTT-3.2.2-16]
 
     def _known(self, conn: int, connect: Connect, answer: Authentication) -> None:
@@ -254,6 +289,8 @@ class Handshake:
         known = self._exchanges.known(conn)
         if known is not None:
             self._known(conn, connect, known)
+            if self._homing is not None and not self._homing.has(conn, connect.client_id):
+                raise Refusal(Reason.IMPLEMENTATION_SPECIFIC_ERROR, "its session would be at another worker")
         await self._admit(conn, connect, credentials, answer, known=known)
 
     def _later(self, conn: int, connect: Connect, work: Coroutine[None, None, None]) -> None:
@@ -282,11 +319,11 @@ class Handshake:
     def _accept(self, conn: int, connect: Connect, answer: Properties, is_bridge: bool = False) -> None:
         mqtt = self._mqtt
         properties = connect.properties
-        self._name(connect, answer)
         keepalive = connect.keepalive
         if keepalive > mqtt.keepalive_max_s or (keepalive == 0 and mqtt.keepalive_max_s < 65_535):
-            keepalive = mqtt.keepalive_max_s
-            answer.server_keep_alive = keepalive
+            keepalive = answer.server_keep_alive = mqtt.keepalive_max_s
+        elif 0 < keepalive < mqtt.keepalive_min_s:
+            keepalive = answer.server_keep_alive = min(mqtt.keepalive_min_s, mqtt.keepalive_max_s)
         wanted = properties.session_expiry_interval or 0
         if connect.version < 5:
             wanted = 0 if connect.clean_start else EXPIRY_NEVER
@@ -296,14 +333,9 @@ class Handshake:
         if properties.request_response_information and mqtt.response_information:
             answer.response_information = f"{mqtt.response_information}/{connect.client_id}"
         will, will_delay = self._will(connect)
-        accepted = ACCEPTED_V31, ACCEPTED_V31
-        if connect.version == 4:
-            accepted = ACCEPTED_V311
-        elif connect.version == 5:
-            accepted = self._connacks(answer)
-            if len(accepted[0]) > (properties.maximum_packet_size or EXPIRY_NEVER):
-                self._refuse(conn, connect, Reason.PACKET_TOO_LARGE)  # [MQTT-3.1.2-24]
-                return
+        accepted = self._connacks.accepted(connect, answer)
+        if accepted is None:
+            raise Refusal(Reason.PACKET_TOO_LARGE)
         try:
             present = self._hub.open(
                 conn,
@@ -317,10 +349,10 @@ class Handshake:
                 will=will,
                 will_delay_s=will_delay,
                 is_bridge=is_bridge,
+                username=connect.username.encode() if connect.username is not None else None,
             )
         except MemoryError:
-            self._refuse(conn, connect, Reason.QUOTA_EXCEEDED)
-            return
+            raise Refusal(Reason.QUOTA_EXCEEDED, "there is no memory for its session") from None
         if present is None:
             return
         self._limits.hold(conn, connect.username)
@@ -344,38 +376,11 @@ class Handshake:
         publish = Publish(will.topic, will.payload, will.qos, will.retain, False, 1 if will.qos else 0, will.properties)
         return encode(publish, 5), delay
 
-    def _connacks(self, answer: Properties) -> tuple[bytes, bytes]:
-        """CONNACK for MQTT 5, without and with Session Present; from a cache when it says nothing about one client."""
-        common = answer.authentication_method is None and answer.response_information is None
-        common = common and answer.assigned_client_identifier is None
-        key = (answer.session_expiry_interval, answer.server_keep_alive)
-        if common and key in self._cache:
-            return self._cache[key]
-        mqtt = self._mqtt
-        answer.receive_maximum = mqtt.receive_maximum
-        answer.maximum_packet_size = mqtt.packet_max_bytes
-        answer.topic_alias_maximum = mqtt.topic_alias_maximum or None
-        answer.maximum_qos = mqtt.maximum_qos if mqtt.maximum_qos < 2 else None
-        answer.retain_available = None if mqtt.retain_available else False
-        answer.wildcard_subscription_available = None if mqtt.wildcard_available else False
-        answer.shared_subscription_available = None if mqtt.shared_available else False
-        answer.subscription_identifier_available = None if mqtt.subscription_id_available else False
-        packets = (
-            encode(Connack(False, Reason.SUCCESS, answer), 5),
-            encode(Connack(True, Reason.SUCCESS, answer), 5),
-        )
-        if common and len(self._cache) < CACHE_MAX:
-            self._cache[key] = packets
-        return packets
-
     # -- no ------------------------------------------------------------------------------------------------------------
 
     def _refuse(self, conn: int, connect: Connect, reason: Reason, why: str = "") -> None:
-        answer = Properties()
-        if reason in (Reason.USE_ANOTHER_SERVER, Reason.SERVER_MOVED):
-            answer.server_reference = self._mqtt.server_reference or None
-        packet = encode(Connack(False, reason, answer), connect.version)
-        if len(packet) <= (connect.properties.maximum_packet_size or EXPIRY_NEVER):
+        packet = self._connacks.refused(connect, reason)
+        if packet is not None:
             self._hub.reject(conn, packet)
         else:
             self._hub.close_connection(conn)
@@ -385,15 +390,11 @@ class Handshake:
             self._log.info("client refused", client=connect.client_id, peer=peer, reason=reason.name, **more)
 
     def _refuse_undecoded(self, conn: int, body: bytes, error: ProtocolError) -> None:
-        """Answers a CONNECT that is wrong in itself as far as its version can be told; else only closes."""
         if self._log is not None:
             peer = self._hub.peer(conn)
             self._log.info("client refused", client="", peer=peer, reason=error.reason.name, detail=error)
-        length = int.from_bytes(body[:2], "big")
-        level = body[2 + length] if len(body) > 2 + length else -1
-        if body[2 : 2 + length] == b"MQTT" and level >= 5 and not level & 0x80:
-            self._hub.reject(conn, encode(Connack(False, error.reason, Properties()), 5))
-        elif error.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION and body[2 : 2 + length] in (b"MQTT", b"MQIsdp"):
-            self._hub.reject(conn, b"\x20\x02\x00\x01")  # [MQTT-3.1.2-2] of 3.1.1
+        packet = undecoded(body, error)
+        if packet is not None:
+            self._hub.reject(conn, packet)
         else:
             self._hub.close_connection(conn)

@@ -1,7 +1,7 @@
-"""What clients may send: the rates that each connection is held to."""
+"""What clients may send and be sent: the rates that each connection is held to."""
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastmq._hub import Hub
 from fastmq._meter import Rates
@@ -11,23 +11,36 @@ ADDRESSES_MAX: Final = 10_000
 """Whose connects are counted; then the one that was heard of longest ago is forgotten."""
 
 
+class Pair(NamedTuple):
+    """Rates of one connection, or shared by several; None: no limit."""
+
+    sent: Rates | None
+    """What clients send."""
+    received: Rates | None
+    """What they are sent."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a connection is held to it."""
+        return any(each is not None and each.is_used for each in self)
+
+
 class Limits:
     """Those of one worker."""
 
     def __init__(self, hub: Hub, config: Config) -> None:
         self._hub = hub
         self._limits = limits = config.limits
-        self._own = bool(limits.messages_per_s or limits.bytes_per_s)
-        self._by_user = bool(limits.user_messages_per_s or limits.user_bytes_per_s)
-        self._users: dict[str, Rates] = {}
+        self._users: dict[str, Pair] = {}
         self._swept_at = 64
         self._connects = [Rates(limits.connects_per_s, 0, limits.burst_s) for _ in config.listen]
         self._addresses: OrderedDict[str, Rates] = OrderedDict()
         self.on_connects = bool(limits.connects_per_s or limits.address_connects_per_s)
         self._listeners = [
-            Rates(each.messages_per_s, each.bytes_per_s, limits.burst_s)
-            if each.messages_per_s or each.bytes_per_s
-            else None
+            Pair(
+                self._rates(each.messages_per_s, each.bytes_per_s),
+                self._rates(each.messages_out_per_s, each.bytes_out_per_s),
+            )
             for each in config.listen
         ]
 
@@ -47,26 +60,43 @@ class Limits:
             return found.take(now)
         return True
 
+    def may_have_session(self, username: str | None) -> bool:
+        """Whether this user may have one session more."""
+        most = self._limits.user_sessions_max
+        return not most or username is None or self._hub.sessions_of(username.encode()) < most
+
     def hold(self, conn: int, username: str | None) -> None:
         """Holds a connection to its own rates, its user's and its listener's."""
         limits = self._limits
-        rates: list[Rates] = []
-        if self._own:
-            rates.append(Rates(limits.messages_per_s, limits.bytes_per_s, limits.burst_s))
-        if self._by_user and username is not None:
-            rates.append(self._user(username))
-        if (listener := self._listeners[self._hub.listener(conn)]) is not None:
-            rates.append(listener)
-        if rates:
-            self._hub.limit(conn, rates)
+        pairs = [
+            Pair(
+                self._rates(limits.messages_per_s, limits.bytes_per_s),
+                self._rates(limits.messages_out_per_s, limits.bytes_out_per_s),
+            ),
+            self._listeners[self._hub.listener(conn)],
+        ]
+        if username is not None:
+            pairs.append(self._user(username))
+        sent = [each.sent for each in pairs if each.sent is not None]
+        received = [each.received for each in pairs if each.received is not None]
+        if sent or received:
+            self._hub.limit(conn, sent, received)
 
-    def _user(self, username: str) -> Rates:
+    def _rates(self, messages_per_s: int, bytes_per_s: int) -> Rates | None:
+        return Rates(messages_per_s, bytes_per_s, self._limits.burst_s) if messages_per_s or bytes_per_s else None
+
+    def _user(self, username: str) -> Pair:
         found = self._users.get(username)
         if found is None:
+            limits = self._limits
+            found = Pair(
+                self._rates(limits.user_messages_per_s, limits.user_bytes_per_s),
+                self._rates(limits.user_messages_out_per_s, limits.user_bytes_out_per_s),
+            )
+            if found.sent is None and found.received is None:
+                return found
             if len(self._users) >= self._swept_at:
                 self._users = {name: each for name, each in self._users.items() if each.is_used}
                 self._swept_at = max(64, 2 * len(self._users))
-            limits = self._limits
-            found = Rates(limits.user_messages_per_s, limits.user_bytes_per_s, limits.burst_s)
             self._users[username] = found
         return found

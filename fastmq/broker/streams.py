@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastmq._sink import Sinks
 from fastmq.broker.proxy import Origin
 from fastmq.broker.tls import certificate_of, is_resumed
-from fastmq.contracts import Certificate
+from fastmq.contracts import Certificate, Receiver
 
 BUFFER_BYTES: Final = 65_536
 WRITE_HIGH_BYTES: Final = 65_536
@@ -19,6 +19,7 @@ class Stream(asyncio.BufferedProtocol):
     """One connection, as `_sink.Sinks` and the loop see it."""
 
     __slots__ = (
+        "_attach",
         "_conn",
         "_listener",
         "_loop",
@@ -39,7 +40,8 @@ class Stream(asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         origin: Origin | None = None,
     ) -> None:
-        self._sinks = sinks
+        self._sinks: Receiver = sinks
+        self._attach = sinks.attach
         self._listener = listener
         self._view = view
         """Shared by all: it is read from right after it was filled."""
@@ -65,7 +67,7 @@ class Stream(asyncio.BufferedProtocol):
         if self._origin is not None:
             self.peer = self._origin.peer or self.peer
             self.certificate = self.certificate or self._origin.certificate
-        self._conn = self._sinks.attach(self._listener, self)
+        self._conn = self._attach(self._listener, self)
         if self._conn < 0:
             self._transport.abort()
 
@@ -90,6 +92,10 @@ class Stream(asyncio.BufferedProtocol):
         self._sinks.block(self._conn, False)
 
     # -- the engine's side ---------------------------------------------------------------------------------------------
+
+    def move(self, sinks: Receiver) -> None:
+        """From now on its input goes elsewhere."""
+        self._sinks = sinks
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)

@@ -43,6 +43,11 @@ TOTALS = {
     "heap/current": "memory_bytes",
     "heap/maximum": "memory_peak",
 }
+SOMETIMES = {
+    "certificate/expires": "certificate_expires",
+    "cluster/nodes": "cluster_nodes",
+    "cluster/backlog/bytes": "cluster_backlog_bytes",
+}
 WINDOWS = {"1min": 60.0, "5min": 300.0, "15min": 900.0}
 
 
@@ -80,6 +85,9 @@ class SysTopics:
         self._say("uptime", f"{int(now - self._started)} seconds")
         for name, counter in TOTALS.items():
             self._say(name, str(stats[counter]))
+        for name, counter in SOMETIMES.items():
+            if counter in stats:
+                self._say(name, str(stats[counter]))
         self._say_loads(stats, now)
 
     def _say_loads(self, stats: dict[str, int], now: float) -> None:

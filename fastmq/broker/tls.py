@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastmq import logs
+from fastmq.broker import psk
 from fastmq.config.listener import Listener
 from fastmq.contracts import Certificate
 from fastmq.errors import StartError
@@ -47,6 +48,7 @@ class Contexts:
         self._protocols = protocols
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._expiries: dict[str, float] = {}
+        self._keys: dict[str, bytes] = {}
         self._warned_at = 0.0
         self._stamps = self._stamp()
         self.context = self._first = self._load()
@@ -74,7 +76,7 @@ class Contexts:
     @property
     def expires_at(self) -> float:
         """Unix time at which the first of the certificates expires."""
-        return min(self._expiries.values())
+        return min(self._expiries.values(), default=float("inf"))
 
     def _warn(self, now: float) -> None:
         if now - self._warned_at < DAY_S:
@@ -87,7 +89,11 @@ class Contexts:
 
     def _files(self) -> list[str]:
         listener = self._listener
-        return [*listener.certificates, *listener.keys, *filter(None, (listener.client_ca, listener.crl))]
+        return [
+            *listener.certificates,
+            *listener.keys,
+            *filter(None, (listener.client_ca, listener.crl, listener.psk_file)),
+        ]
 
     def _stamp(self) -> list[tuple[int, int, int] | None]:
         return [_stamp_of(Path(path)) for path in self._files()]
@@ -97,6 +103,7 @@ class Contexts:
         by_name: dict[str, ssl.SSLContext] = {}
         expiries: dict[str, float] = {}
         first: ssl.SSLContext | None = None
+        keys = psk.read(listener.psk_file) if listener.psk_file else {}
         for at, path in enumerate(listener.certificates):
             context = self._context(path, listener.keys[at] if listener.keys else path)
             found = _decoded(path)
@@ -104,11 +111,11 @@ class Contexts:
             for name in _alternative_names(found):
                 by_name.setdefault(name.lower(), context)
             first = first or context
-        assert first is not None
-        self._by_name, self._expiries = by_name, expiries
+        first = first or self._context()
+        self._by_name, self._expiries, self._keys = by_name, expiries, keys
         return first
 
-    def _context(self, certificate: str, key: str) -> ssl.SSLContext:
+    def _context(self, certificate: str = "", key: str = "") -> ssl.SSLContext:
         listener = self._listener
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _VERSIONS[listener.tls_min]
@@ -119,10 +126,14 @@ class Contexts:
                 context.set_ciphers(listener.ciphers)
         except ssl.SSLError:
             raise StartError(f"{listener.title}: ciphers: OpenSSL knows none of {listener.ciphers!r}") from None
-        for path in (certificate, key):
+        if listener.psk_file:
+            # The keys as they are when a client comes: its context may be older.
+            psk.use(context, lambda identity: self._keys.get(identity), listener.ciphers)
+        for path in filter(None, (certificate, key)):
             _readable(listener, path)
         try:
-            context.load_cert_chain(certificate, key, password=_no_password)
+            if certificate:
+                context.load_cert_chain(certificate, key, password=_no_password)
         except (ssl.SSLError, OSError, ValueError) as error:
             raise StartError(f"{listener.title}: {certificate}: {_shown(error)} (its key: {key})") from None
         if listener.client_certificates:

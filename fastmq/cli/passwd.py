@@ -54,7 +54,7 @@ def command(
         assert user is not None
         before = "" if create else read_text(file)
         try:
-            hash = None if delete else make(_password(password, batch))
+            hash = None if delete else make(read_password(password))
             password_file.write(file, password_file.changed(before, user, hash))
         except KeyError:
             raise TextFileError(f"{file}: there is no user {user}") from None
@@ -76,8 +76,12 @@ def _check(user: str | None, password: str | None, *, create: bool, batch: bool,
             raise click.UsageError(message)
 
 
-def _password(given: str | None, batch: bool) -> bytes:
-    if batch and given is not None:
+def read_password(given: str | None) -> bytes:
+    """The password that was given; else it is asked for, or read from standard input if that is no terminal.
+
+    :raises TextFileError: no client could send it.
+    """
+    if given is not None:
         return _usable(given)
     if not sys.stdin.isatty():
         return _usable(sys.stdin.readline().rstrip("\n").rstrip("\r"))

@@ -37,7 +37,7 @@ set_option: Final = click.option(
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command` the arguments config, listen, settings and log_level; `gather` takes them."""
+    """Give `command` the arguments that `gather` takes."""
     for option in reversed(
         (
             config_option,
@@ -49,6 +49,20 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Listen here, as tcp://127.0.0.1:1883; repeat it for more. Port 0: any free port.",
             ),
             set_option,
+            click.option(
+                "-w", "--workers", metavar="N|auto", help="The same as --set workers.count=...: how many processes."
+            ),
+            click.option(
+                "--cluster",
+                metavar="NAME",
+                help="The same as --set cluster.name=...: be one broker with those of this name.",
+            ),
+            click.option(
+                "--join",
+                multiple=True,
+                metavar="HOST[:PORT]",
+                help="A node of the cluster to begin with; repeat it for more. The same as --set cluster.join=...",
+            ),
             click.option("--log-level", type=click.Choice(_LEVELS), help="The same as --set log.level=..."),
         )
     ):
@@ -57,18 +71,30 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def gather(
-    config: Path | None, listen: tuple[str, ...] = (), settings: tuple[str, ...] = (), log_level: str | None = None
+    config: Path | None,
+    listen: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
+    workers: str | None = None,
+    cluster: str | None = None,
+    join: tuple[str, ...] = (),
+    log_level: str | None = None,
 ) -> Loaded:
     """The settings of file, environment and flags. A wrong one ends the program with code 2 and a line each."""
     try:
-        return read(config, listen, settings, log_level)
+        return read(config, listen, settings, workers, cluster, join, log_level)
     except ConfigError as error:
         click.echo(error, err=True)
         sys.exit(EXIT_WRONG_SETTING)
 
 
 def read(
-    config: Path | None, listen: tuple[str, ...] = (), settings: tuple[str, ...] = (), log_level: str | None = None
+    config: Path | None,
+    listen: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
+    workers: str | None = None,
+    cluster: str | None = None,
+    join: tuple[str, ...] = (),
+    log_level: str | None = None,
 ) -> Loaded:
     """As `gather`.
 
@@ -77,6 +103,12 @@ def read(
     flags = [_assignment(text) for text in settings]
     if listen:
         flags.append(Flag("listen", ",".join(listen), "--listen"))
+    if workers:
+        flags.append(Flag("workers.count", workers, "--workers"))
+    if cluster:
+        flags.append(Flag("cluster.name", cluster, "--cluster"))
+    if join:
+        flags.append(Flag("cluster.join", ",".join(join), "--join"))
     if log_level:
         flags.append(Flag("log.level", log_level, "--log-level"))
     return load(config, os.environ, flags)

@@ -1,11 +1,10 @@
 """Rules of access control, a table each: `[[acl.rules]]` with `permission = "allow"` or `"deny"`."""
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fastmq import topics
-from fastmq.config import networks, placeholders
+from fastmq.config import networks, patterns, placeholders
 from fastmq.config.setting import setting
 from fastmq.errors import TopicFilterInvalid
 
@@ -54,10 +53,8 @@ class _Rule:
             if message := filter_problem(text):
                 return "topics", f"{text!r}: {message}"
         for key in ("username_regex", "client_id_regex", "certificate_regex"):
-            try:
-                re.compile(getattr(self, key))
-            except re.error as error:
-                return key, f"is no regular expression: {error}"
+            if message := patterns.problem(getattr(self, key)):
+                return key, message
         try:
             networks.parse(self.addresses)
         except ValueError as error:

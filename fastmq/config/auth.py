@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fastmq.config import networks, placeholders
+from fastmq.config import networks, patterns, placeholders
 from fastmq.config.cookies import SignedCookie
-from fastmq.config.databases import CACHE, NAME, NO_SECRET, TIMEOUT, Ldap, MySql, PostgreSql, Redis
+from fastmq.config.databases import CACHE, NAME, NO_SECRET, TIMEOUT, Ldap, MongoDb, MySql, PostgreSql, Redis
 from fastmq.config.setting import setting
 
 
@@ -18,6 +18,20 @@ class PasswordFile:
 
     name: str = setting("", help=NAME)
     path: str = setting("", not_empty=True, help="The file: a line `user:hash` each; argon2id, bcrypt, `$7$`, `$6$`.")
+    timeout_s: float = setting(5.0, unit="s", min=0.1, max=300.0, help=TIMEOUT)
+    cache_ttl_s: float = setting(300.0, unit="s", min=0.0, max=86_400.0, help=CACHE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltIn:
+    """Users that the broker keeps in its store; `fastmq users` changes them while it runs."""
+
+    told: ClassVar[tuple[str, str]] = ("method", "builtin")
+
+    name: str = setting("", help=NAME)
+    user_id: Literal["username", "client_id"] = setting(
+        "username", choices=("username", "client_id"), help="What of a client its user is found by."
+    )
     timeout_s: float = setting(5.0, unit="s", min=0.1, max=300.0, help=TIMEOUT)
     cache_ttl_s: float = setting(300.0, unit="s", min=0.0, max=86_400.0, help=CACHE)
 
@@ -112,6 +126,12 @@ class Http:
     authorization: str = setting(
         NO_SECRET, help="The Authorization header, `Bearer ...` for one, or `file:PATH`, `env:NAME` where it is."
     )
+    cookies: tuple[str, ...] = setting(
+        (),
+        item="session",
+        help="Names of cookies of the browser that are sent along to it, so that it says whose they are. A client "
+        'without any of them is left to the next step. See `method = "cookie"` for listeners.',
+    )
     ca: str = setting("", help="The file with the authorities that its certificate may come from; empty: the system's.")
     pool_size: int = setting(8, min=1, max=1000, help="Connections to it at most.")
     timeout_s: float = setting(5.0, unit="s", min=0.1, max=300.0, help=TIMEOUT)
@@ -152,10 +172,8 @@ class ClientRules:
     def wrong(self) -> tuple[str, str] | None:
         """The key that cannot be like that, and why."""
         for key in ("client_id_regex", "username_regex", "certificate_regex"):
-            try:
-                re.compile(getattr(self, key))
-            except re.error as error:
-                return key, f"is no regular expression: {error}"
+            if message := patterns.problem(getattr(self, key)):
+                return key, message
         try:
             networks.parse(self.addresses)
         except ValueError as error:
@@ -165,10 +183,10 @@ class ClientRules:
         return None
 
 
-Step = PasswordFile | ClientRules | Jwt | Http | PostgreSql | MySql | Redis | Ldap | SignedCookie
+Step = PasswordFile | BuiltIn | ClientRules | Jwt | Http | PostgreSql | MySql | Redis | MongoDb | Ldap | SignedCookie
 """Any of them."""
 
-KINDS = (PasswordFile, ClientRules, Jwt, Http, PostgreSql, MySql, Redis, Ldap, SignedCookie)
+KINDS = (PasswordFile, BuiltIn, ClientRules, Jwt, Http, PostgreSql, MySql, Redis, MongoDb, Ldap, SignedCookie)
 
-TELL_RULES = (Jwt, Http, PostgreSql, MySql, Redis, Ldap)
+TELL_RULES = (BuiltIn, Jwt, Http, PostgreSql, MySql, Redis, MongoDb, Ldap)
 """Those that may say what a client may do, too."""

@@ -1,11 +1,10 @@
 """Clients that may not connect, a table each: `[[bans.rules]]` with `by = "client_id"` and so on."""
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from fastmq.config import networks
+from fastmq.config import networks, patterns
 from fastmq.config.setting import setting
 
 
@@ -43,11 +42,7 @@ class _Ban:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pattern(_Ban):
     def problem(self) -> str:
-        try:
-            re.compile(self.value)
-        except re.error as error:
-            return f"is no regular expression: {error}"
-        return ""
+        return patterns.problem(self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Steps of authentication that look a client up: databases and directories."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
@@ -114,6 +115,48 @@ class Redis(_Stored):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MongoDb(_Stored):
+    """Users, and perhaps their rules, in a MongoDB database: a document each."""
+
+    told: ClassVar[tuple[str, str]] = ("method", "mongodb")
+
+    url: str = setting(
+        NO_SECRET,
+        not_empty=True,
+        help="`mongodb://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/DATABASE[?OPTIONS]`, or `mongodb+srv://`.",
+    )
+    collection: str = setting("mqtt_user", not_empty=True, help="Where the users are.")
+    filter: str = setting(
+        '{"username": "${username}"}',
+        not_empty=True,
+        help="Which of them the client is: MongoDB's query, in JSON. The document has `password_hash`, perhaps `salt` "
+        "and `is_superuser`. None: the next step is asked.",
+    )
+    acl_collection: str = setting(
+        "",
+        help="Where their rules are, EMQX's `mqtt_acl` for one: `permission`, `action`, `topic` or a list `topics`, "
+        "perhaps `qos` and `retain`. Empty: none.",
+    )
+    acl_filter: str = setting('{"username": "${username}"}', not_empty=True, help="Which of them are the client's.")
+
+    def wrong(self) -> tuple[str, str] | None:
+        """The key that cannot be like that, and why."""
+        # Not by url_problem: there may be several hosts.
+        if not re.match(r"mongodb(\+srv)?://.*[^/]+/[^/?]+(\?|$)", self.url):
+            return "url", "must begin with mongodb:// or mongodb+srv:// and name a host and a database"
+        for key in ("filter", "acl_filter"):
+            if message := placeholders.problem(getattr(self, key)):
+                return key, message
+            try:
+                is_object = isinstance(json.loads(getattr(self, key)), dict)
+            except ValueError:
+                is_object = False
+            if not is_object:
+                return key, "must be a JSON object"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ldap:
     """A directory (LDAP): the client is whoever may bind with its password."""
 
@@ -168,4 +211,4 @@ def url_problem(url: str, *schemes: str) -> str:
     return ""
 
 
-KINDS: Final = (PostgreSql, MySql, Redis, Ldap)
+KINDS: Final = (PostgreSql, MySql, Redis, MongoDb, Ldap)

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fastmq.config import networks
+from fastmq.config import networks, placeholders
 from fastmq.config.setting import U32_MAX, setting
 
 PORTS: Final = {"tcp": 1883, "tls": 8883, "ws": 8083, "wss": 8084, "unix": 0}
@@ -13,6 +13,7 @@ PORTS: Final = {"tcp": 1883, "tls": 8883, "ws": 8083, "wss": 8084, "unix": 0}
 DEFAULT_PORT: Final = 1883
 DEFAULT_PATH: Final = "/mqtt"
 PORT_MAX: Final = 65_535
+MOUNT_MAX_BYTES: Final = 1024
 SECURE: Final = ("tls", "wss")
 WEB: Final = ("ws", "wss")
 
@@ -63,6 +64,11 @@ class Listener:
     )
     tls_min: Literal["1.2", "1.3"] = setting("1.2", choices=("1.2", "1.3"), help="The least version of TLS.")
     ciphers: str = setting("", help="OpenSSL's list of ciphers for TLS 1.2; empty: Python's.")
+    psk_file: str = setting(
+        "",
+        help="The file with pre-shared keys, a line `IDENTITY:KEY` each, the key in hexadecimal digits, as Mosquitto "
+        "has it: who knows one needs no certificates. From Python 3.13.",
+    )
     path: str = setting(DEFAULT_PATH, help="For WebSocket: the path that clients ask for; the `url` may have it, too.")
     origins: tuple[str, ...] = setting(
         (),
@@ -76,9 +82,18 @@ class Listener:
         0, unit="messages/s", min=0, max=U32_MAX, help="What all clients here may publish together; 0: no limit."
     )
     bytes_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes of PUBLISH packets.")
+    messages_out_per_s: int = setting(
+        0, unit="messages/s", min=0, max=U32_MAX, help="What all clients here are sent together; 0: no limit."
+    )
+    bytes_out_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes of PUBLISH packets.")
+    mount_point: str = setting(
+        "",
+        help="What is put in front of all topics that clients here name, and taken off those that they are sent: "
+        "`site-7/`, `tenants/${username}/`. They see nothing else.",
+    )
     proxy_protocol: bool = setting(
         False,
-        help="For `tcp` and `tls` behind a proxy that says who its client is: HAProxy's protocol, version 1 or 2.",
+        help="Behind a proxy that says who its client is: HAProxy's protocol, version 1 or 2. Not for `unix`.",
     )
     trusted_proxies: tuple[str, ...] = setting(
         (),
@@ -115,8 +130,8 @@ class Listener:
 
     def wrong(self) -> tuple[str, str] | None:
         """The key that cannot be like that, and why."""
-        if self.scheme in SECURE and not self.certificates:
-            return "certificates", f"must be set for {self.scheme}://"
+        if self.scheme in SECURE and not self.certificates and not self.psk_file:
+            return "certificates", f"must be set for {self.scheme}://, or psk_file"
         if self.keys and len(self.keys) != len(self.certificates):
             return "keys", f"must be as many as certificates: {len(self.certificates)}, not {len(self.keys)}"
         if self.client_certificates and not self.client_ca:
@@ -127,13 +142,13 @@ class Listener:
                 if getattr(self, key):
                     return key, 'is for client_certificates = "require" or "optional"'
         if self.scheme not in SECURE:
-            for key in ("certificates", "client_certificates", "ciphers"):
+            for key in ("certificates", "client_certificates", "ciphers", "psk_file"):
                 if getattr(self, key):
                     return key, f"is for tls:// and wss://, not {self.scheme}://"
         if self.scheme not in WEB and self.origins:
             return "origins", f"is for ws:// and wss://, not {self.scheme}://"
-        if self.proxy_protocol and self.scheme not in ("tcp", "tls"):
-            return "proxy_protocol", f"is for tcp:// and tls://, not {self.scheme}://"
+        if self.proxy_protocol and self.scheme == "unix":
+            return "proxy_protocol", "is not for unix://, whose proxies have no address to be trusted for"
         if self.proxy_protocol and not self.trusted_proxies:
             return "trusted_proxies", "must be set: anybody could say to be anybody"
         try:
@@ -142,9 +157,20 @@ class Listener:
             return "trusted_proxies", str(error)
         if not re.fullmatch("0?[0-7]{3}", self.mode):
             return "mode", f"must be like 0660, not {self.mode!r}"
+        if message := self._mount_problem():
+            return "mount_point", message
         if not self.path.startswith("/"):
             return "path", f"must begin with /, not {self.path!r}"
         return None
+
+    def _mount_problem(self) -> str:
+        if message := placeholders.problem(self.mount_point):
+            return message
+        if any(character in self.mount_point for character in "+#\0") or self.mount_point.startswith("$"):
+            return f"must be the beginning of topics: no +, no #, no $ at its start; not {self.mount_point!r}"
+        if len(self.mount_point.encode()) > MOUNT_MAX_BYTES:
+            return f"must have {MOUNT_MAX_BYTES} bytes at most"
+        return ""
 
     @property
     def is_loopback(self) -> bool:

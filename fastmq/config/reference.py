@@ -22,7 +22,7 @@ HEAD: Final = """\
 2. one TOML file: `fastmq serve --config fastmq.toml`, or `FASTMQ_CONFIG=fastmq.toml`;
 3. the environment: `FASTMQ_SECTION__KEY=value`, for one `FASTMQ_MQTT__MAXIMUM_QOS=1`; a list's items are split at
    commas, as in `FASTMQ_LISTEN=tcp://127.0.0.1:1883,tcp://[::1]:1883`;
-4. flags: `--set section.key=value`, and the short ones `--listen` and `--log-level`.
+4. flags: `--set section.key=value`, and the short ones `--listen`, `--workers` and `--log-level`.
 
 A list of tables, as `[[listen]]`, is given as JSON in the environment and by `--set`:
 `FASTMQ_LISTEN='[{"url": "tcp://0.0.0.0:1883", "name": "devices"}]'`.
@@ -89,7 +89,7 @@ def _allowed(each: Declared) -> str:
     if each.setting.choices:
         return ("any of " if is_list else "") + ", ".join(f"`{shown(choice)}`" for choice in each.setting.choices)
     if each.setting.limits:
-        return limits_shown(each.setting)
+        return ", ".join([limits_shown(each.setting), *(f"`{shown(word)}`" for word in each.setting.words)])
     if each.setting.tables is not None and each.setting.tables.told_by:
         return f"a list of tables, told apart by `{each.setting.tables.told_by}`"
     if is_list:

@@ -11,8 +11,12 @@ HOT: Final = frozenset(
     {
         *(f"limits.{key}" for key in (
             "connects_per_s", "address_connects_per_s", "messages_per_s", "bytes_per_s", "user_messages_per_s",
-            "user_bytes_per_s", "burst_s", "sessions_max",
+            "user_bytes_per_s", "messages_out_per_s", "bytes_out_per_s", "user_messages_out_per_s",
+            "user_bytes_out_per_s", "burst_s", "sessions_max", "user_sessions_max",
+            "connections_max", "subscriptions_max", "user_subscriptions_max", "user_retained_max", "slow_after_ms",
+            "pause_max_s", "connect_max_bytes", "tls_handshakes_max",
         )),
+        "mqtt.connect_timeout_s", "mqtt.keepalive_min_s", "mqtt.keepalive_max_s", "mqtt.keepalive_multiplier",
         "auth.allow_anonymous", "auth.chain",
         "acl.rules", "acl.file", "acl.no_match", "acl.check_delivery",
         "log.level",
@@ -22,7 +26,7 @@ HOT: Final = frozenset(
 
 HOT_OF_LISTENERS: Final = (
     "name", "auth", "allow_anonymous", "username_from", "client_id_from", "connections_max", "messages_per_s",
-    "bytes_per_s",
+    "bytes_per_s", "messages_out_per_s", "bytes_out_per_s",
 )  # fmt: skip
 
 

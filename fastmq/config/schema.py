@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast
 
 from fastmq.config import acl, auth, bans
+from fastmq.config.cluster import ClusterSettings
 from fastmq.config.durability import TopicDurability
 from fastmq.config.listener import Listener
 from fastmq.config.setting import BYTES, SIZE_MAX, U16_MAX, U32_MAX, Declared, Tables, declared_in, setting
+from fastmq.config.workers import WorkersSettings
 
 MQTT_PACKET_MAX: Final = 268_435_460  # the largest remaining length, and the fixed header before it
 
@@ -45,6 +47,13 @@ class MqttSettings:
     topic_levels_max: int = setting(128, min=1, max=U16_MAX, help="How many levels a topic name or filter may have.")
     keepalive_multiplier: float = setting(
         1.5, min=1.0, max=10.0, help="A client is gone after its keep-alive times this without a packet. MQTT says 1.5."
+    )
+    keepalive_min_s: int = setting(
+        0,
+        unit="s",
+        min=0,
+        max=U16_MAX,
+        help="The shortest keep-alive that a client is held to; one of MQTT 5 is told. None at all is not a short one.",
     )
     keepalive_max_s: int = setting(
         65_535,
@@ -119,6 +128,26 @@ class LimitsSettings:
         0, min=0, max=U32_MAX, help="How many subscriptions one session may have; 0: no limit."
     )
     sessions_max: int = setting(0, min=0, max=U32_MAX, help="How many sessions the broker keeps; 0: no limit.")
+    user_sessions_max: int = setting(
+        0,
+        min=0,
+        max=U32_MAX,
+        help="How many sessions of one user name it keeps; 0: no limit. After a restart, those count that have been "
+        "connected to since.",
+    )
+    user_subscriptions_max: int = setting(
+        0, min=0, max=U32_MAX, help="How many subscriptions all sessions of one user name may have; 0: no limit."
+    )
+    user_retained_max: int = setting(
+        0,
+        min=0,
+        max=U32_MAX,
+        help="How many retained messages there may be that the sessions of one user name have set; 0: no limit. Those "
+        "of before a restart count for nobody.",
+    )
+    tls_handshakes_max: int = setting(
+        256, min=1, max=U32_MAX, help="How many TLS handshakes of a listener go on at a time; others wait."
+    )
     connect_max_bytes: int = setting(
         262_144, unit=BYTES, min=1024, max=SIZE_MAX, help="The largest CONNECT, before it is known who sends it."
     )
@@ -136,13 +165,21 @@ class LimitsSettings:
         0, unit="messages/s", min=0, max=U32_MAX, help="What all clients of one user name may publish together."
     )
     user_bytes_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes.")
+    messages_out_per_s: int = setting(
+        0, unit="messages/s", min=0, max=U32_MAX, help="What one client is sent; 0: no limit."
+    )
+    bytes_out_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes of PUBLISH packets.")
+    user_messages_out_per_s: int = setting(
+        0, unit="messages/s", min=0, max=U32_MAX, help="What all clients of one user name are sent together."
+    )
+    user_bytes_out_per_s: int = setting(0, unit="bytes/s", min=0, max=U32_MAX, help="The same in bytes.")
     burst_s: float = setting(
         1.0,
         unit="s",
         min=0.25,
         max=3600.0,
-        help="After a silence, as much as in this time may come at once. Who sends more is not read from until it has "
-        "waited for it.",
+        help="After a silence, as much as in this time may come, or be sent, at once. Who sends more is not read from "
+        "until it has waited for it; who is to be sent more gets it later, or if its QoS is 0 not at all.",
     )
     pause_max_s: float = setting(
         10.0,
@@ -168,6 +205,11 @@ class SharedSettings:
         "round_robin",
         choices=("round_robin", "random", "sticky", "hash_clientid", "hash_topic", "least_inflight"),
         help="Which member of the group gets a message.",
+    )
+    prefer: Literal["local", "even"] = setting(
+        "local",
+        choices=("local", "even"),
+        help="In a cluster, whether members at the node where a message was published are preferred to others.",
     )
     queue_messages_max: int = setting(10_000, min=1, max=U32_MAX, help="How many messages wait for one group at most.")
     queue_bytes_max: int = setting(
@@ -321,6 +363,8 @@ class Config:
     shared: SharedSettings = field(default_factory=SharedSettings)
     retain: RetainSettings = field(default_factory=RetainSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    workers: WorkersSettings = field(default_factory=WorkersSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     systopics: SysTopicsSettings = field(default_factory=SysTopicsSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     acl: AclSettings = field(default_factory=AclSettings)

@@ -48,6 +48,8 @@ class Setting:
     item: object = None
     """For a list whose default is empty: an example of its items."""
     tables: Tables | None = None
+    words: Mapping[str, object] = field(default_factory=dict)
+    """Words that may be written for some values."""
 
 
 def setting(
@@ -61,10 +63,11 @@ def setting(
     not_empty: bool = False,
     item: object = None,
     tables: Tables | None = None,
+    words: Mapping[str, object] | None = None,
 ) -> Any:
     """A field of settings: its default, and what is declared about it."""
     limits = None if min is None or max is None else (min, max)
-    declared = Setting(help, unit, limits, choices, not_empty, item, tables)
+    declared = Setting(help, unit, limits, choices, not_empty, item, tables, words or {})
     return field(default=default, metadata={"setting": declared})
 
 

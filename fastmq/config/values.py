@@ -17,6 +17,8 @@ def from_toml(declared: Declared, given: object) -> object:
 
     :raises ValueError: it has the wrong type, or is out of range.
     """
+    if isinstance(given, str) and given in declared.setting.words:
+        return declared.setting.words[given]
     if not isinstance(declared.default, tuple):
         return _checked(declared, _typed(declared.default, given))
     if not isinstance(given, list):
@@ -30,6 +32,8 @@ def from_text(declared: Declared, given: str) -> object:
 
     :raises ValueError: it cannot be read as such a value, or is out of range.
     """
+    if given in declared.setting.words:
+        return declared.setting.words[given]
     if not isinstance(declared.default, tuple):
         return _checked(declared, _read(declared.default, given))
     items = [_checked(declared, _read(_item(declared), item.strip())) for item in given.split(",") if item.strip()]

@@ -10,7 +10,7 @@ from typing import Final
 
 from fastmq.errors import StoreError
 from fastmq.store import files
-from fastmq.store.schema import PAGE_BYTES, VERSION
+from fastmq.store.schema import PAGE_BYTES
 from fastmq.store.snapshot import Snapshot, connect
 
 LOOK_S: Final = 0.1
@@ -23,6 +23,7 @@ COUNTED: Final = {
     "wills": "will",
     "groups": "shared_group",
     "received": "received",
+    "facts": "fact",
 }
 
 
@@ -85,7 +86,7 @@ def figures(path: Path) -> dict[str, int | str]:
         (free,) = snapshot.connection.execute("PRAGMA freelist_count").fetchone()
         return {
             "path": str(path.resolve()),
-            "format": VERSION,
+            "format": snapshot.version,
             "file_bytes": files.size_of(path),
             "wal_bytes": files.size_of(files.beside(path, "-wal")),
             "free_bytes": int(free) * PAGE_BYTES,

@@ -8,7 +8,8 @@ from typing import Final
 
 from fastmq._records import Pack
 from fastmq.errors import StoreError
-from fastmq.store.database import is_damage
+from fastmq.store import facts
+from fastmq.store.database import NUMBERS, is_damage
 from fastmq.store.journal import Damaged, Journal
 from fastmq.store.records import KIND
 from fastmq.store.salvage import KINDS, stamp_of
@@ -80,7 +81,7 @@ def clocks(connection: sqlite3.Connection) -> Iterator[str]:
         stamp_of(meta)
     except ValueError as error:
         yield str(error)
-    if not all(isinstance(meta.get(key, 0), int) for key in (b"top", b"seq")):
+    if not all(isinstance(meta.get(key, 0), int) for key in NUMBERS):
         yield "the numbers of the newest message and batch are none"
 
 
@@ -112,6 +113,9 @@ def rows(connection: sqlite3.Connection) -> Iterator[str]:
                         yield f"{table} {shown(table, row)}: {why}"
         if wrong > NAMED_MAX:
             yield f"{table}: {wrong - NAMED_MAX} more rows"
+    for row in connection.execute(facts.READ) if facts.has_facts(connection) else ():
+        if not facts.is_sound(row):
+            yield f"fact {row[0]!r:.50}: is none"
 
 
 def reason(table: str, some: list[tuple[object, ...]]) -> str | None:

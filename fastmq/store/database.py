@@ -27,6 +27,9 @@ SELECT max(id) FROM (SELECT max(id) AS id FROM message UNION SELECT max(message)
     UNION SELECT max(message) FROM retained UNION SELECT max(message) FROM will)
 """
 
+NUMBERS: Final = (b"top", b"seq", b"workers")
+"""What `meta` has besides the clocks."""
+
 log = logs.get("store")
 
 
@@ -40,6 +43,8 @@ class Database:
         """When the newest batch was appended."""
         self.top = 0
         """The highest message id that the tables were told of."""
+        self.workers = 0
+        """How many the broker had that wrote this, each into a file of its own; 0: it is not said, -1: it was lost."""
         self.checkpoints = 0
         self.salvages = 0
         self.wal_bytes = 0
@@ -97,17 +102,18 @@ class Database:
             raise Damaged(str(error)) from None
         if newest is not None and newest.engine_ms >= last.engine_ms:
             last = Stamp(newest.engine_ms, newest.boot_ms, newest.wall_ms, last.boot_id)
-        top, seq = found.get(b"top", 0), found.get(b"seq", 0)
-        if not isinstance(top, int) or not isinstance(seq, int):
+        top, seq, workers = (found.get(key, 0) for key in NUMBERS)
+        if not isinstance(top, int) or not isinstance(seq, int) or not isinstance(workers, int):
             raise Damaged("the numbers of the newest message and batch are none")
         journal.seq = max(journal.seq, seq)
         self.journal, self.last, self.top, self._synchronous = journal, last, top, True
+        self.workers = workers or self.workers
 
     def write_meta(self, last: Stamp) -> None:
         """Notes the clocks and the highest numbers, within the caller's transaction or as one."""
         values = {
             "engine_ms": last.engine_ms, "boot_ms": last.boot_ms, "wall_ms": last.wall_ms, "boot_id": last.boot_id,
-            "top": self.top, "seq": self.journal.seq,
+            "top": self.top, "seq": self.journal.seq, "workers": self.workers,
         }  # fmt: skip
         flat = [part for pair in values.items() for part in pair]
         self.live().execute(f"INSERT OR REPLACE INTO meta VALUES {','.join(['(?,?)'] * len(values))}", flat)
@@ -167,6 +173,7 @@ class Database:
         rows = {f"{table}_saved": count for table, count in saved.rows.items()}
         bad = {f"{table}_bad": count for table, count in saved.bad_rows.items()}
         log.warning("saved from the damaged store", unreadable=",".join(saved.unreadable), **rows, **bad)
+        self.workers = self.workers or saved.workers
         last = max(last, saved.stamp, key=lambda moment: moment.engine_ms)
         schema.in_transaction(connection, lambda: self._restore(connection, known, last))
         self._learn(connection)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from fastmq._records import Pack
-from fastmq.store import records
+from fastmq.store import facts, records
 from fastmq.store.clock import Stamp
 from fastmq.store.records import KIND, NUMBER_MAX
 
@@ -104,7 +104,8 @@ class Kind:
 
     name: str
     table: str
-    record: type[records.Record]
+    record: type[records.Record] | None
+    """None: a fact, which is no record."""
     fields: Mapping[str, Callable[[object], bool]]
     to_line: Callable[[Row], Line]
     to_row: Callable[[Line], Row]
@@ -113,6 +114,8 @@ class Kind:
         """The row that a line stands for. Raises WrongLine for one that a broker would not load."""
         take(line, self.fields)
         row = self.to_row(line)
+        if self.record is None:
+            return row
         stored = tuple(value.encode() if isinstance(value, str) else value for value in row)
         try:
             # As `load` does it, which reads a message's id and record only.
@@ -193,6 +196,13 @@ def delivery_row(line: Line) -> Row:
     return line["subscriber"], line["position"], line["message"], flags, line["packet_id"], ids
 
 
+def fact_row(line: Line) -> Row:
+    key, value = line["key"], decoded(line["value"])
+    if not facts.is_sound((key.encode("utf-8", "surrogatepass"), value)):
+        raise WrongLine("the key or the value of a fact is too long, or the key is no text")
+    return key, value
+
+
 def plain(name: str, table: str, record: type[records.Record], fields: Mapping[str, Callable[[object], bool]]) -> Kind:
     """A kind whose fields are the columns of its table, in their order."""
     names = tuple(fields)
@@ -254,6 +264,14 @@ KINDS: Final[tuple[Kind, ...]] = (
         },
         delivery_line,
         delivery_row,
+    ),
+    Kind(
+        "fact",
+        "fact",
+        None,
+        {"key": text, "value": base64},
+        lambda row: {"key": row[0].decode(), "value": b64encode(row[1]).decode()},
+        fact_row,
     ),
 )  # fmt: skip
 """In the order in which they are written: what a line refers to comes before it."""

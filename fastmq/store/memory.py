@@ -27,6 +27,7 @@ class Contents:
     retained: set[int] = field(default_factory=set)
     wills: dict[int, r.Will] = field(default_factory=dict)
     groups: dict[int, r.Group] = field(default_factory=dict)
+    facts: dict[str, bytes] = field(default_factory=dict)
 
     def apply(self, record: r.Record) -> None:
         match record:
@@ -162,6 +163,19 @@ class MemoryStore:
         return [r.encode(message) if message else None for message in found]
 
     def maintain(self, budget_s: float) -> bool:
+        return False
+
+    def facts(self) -> Mapping[str, bytes]:
+        return dict(self.contents.facts)
+
+    def put_facts(self, changes: Mapping[str, bytes | None]) -> None:
+        facts = self.contents.facts
+        facts.update({key: value for key, value in changes.items() if value is not None})
+        for key in changes.keys() & facts.keys():
+            if changes[key] is None:
+                del facts[key]
+
+    def facts_changed(self) -> bool:
         return False
 
     def no_room(self) -> str:

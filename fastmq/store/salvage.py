@@ -3,6 +3,7 @@
 The damaged file stays as it was found: a copy is read, since SQLite changes what it opens.
 """
 
+import contextlib
 import shutil
 import sqlite3
 import zlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fastmq._records import Pack, scan
+from fastmq.store import facts
 from fastmq.store.clock import Stamp
 from fastmq.store.files import SUFFIXES, beside
 from fastmq.store.journal import INSERT_AGAIN
@@ -60,6 +62,8 @@ class Salvaged:
     """Tables of which a part, of unknown size, could not be read."""
     stamp: Stamp = field(default_factory=Stamp)
     """The latest that was found."""
+    workers: int = 0
+    """How many the broker had; -1: that cannot be read."""
 
 
 def salvage(damaged: Path, into: sqlite3.Connection) -> Salvaged:
@@ -76,8 +80,10 @@ def salvage(damaged: Path, into: sqlite3.Connection) -> Salvaged:
             into.execute("BEGIN IMMEDIATE")
             for table in KINDS:
                 save_table(source, into, table, out)
+            save_facts(source, into, out)
             save_journal(source, into, out)
             out.stamp = max(out.stamp, read_stamp(source), key=lambda stamp: stamp.engine_ms)
+            out.workers = read_workers(source)
             into.execute("COMMIT")
         finally:
             source.close()
@@ -101,6 +107,26 @@ def save_table(source: sqlite3.Connection, into: sqlite3.Connection, table: str,
         else:
             into.execute(insert, good)
             out.rows[table] = out.rows.get(table, 0) + 1
+
+
+def save_facts(source: sqlite3.Connection, into: sqlite3.Connection, out: Salvaged) -> None:
+    """From the front, and from the back when that ends too early. A store of version 1 has none."""
+    for order in ("", " DESC"):
+        for row in rows_until_broken(source, f"{facts.READ} ORDER BY key{order}"):
+            if row is None:
+                break
+            if not facts.is_sound(row):
+                out.bad_rows["fact"] = out.bad_rows.get("fact", 0) + 1
+                continue
+            changed = into.execute("INSERT OR IGNORE INTO fact VALUES (CAST(? AS TEXT), ?)", row).rowcount
+            out.rows["fact"] = out.rows.get("fact", 0) + changed
+        else:
+            return
+        if not order:
+            with contextlib.suppress(sqlite3.Error):
+                if not facts.has_facts(source):
+                    return
+            out.unreadable.append("fact")
 
 
 def sound(table: str, row: tuple[object, ...]) -> tuple[object, ...] | None:
@@ -190,6 +216,15 @@ def read_stamp(source: sqlite3.Connection) -> Stamp:
         return stamp_of(found)
     except (sqlite3.Error, ValueError, TypeError):
         return Stamp()
+
+
+def read_workers(source: sqlite3.Connection) -> int:
+    """The number of workers as the tables have it; -1 when that cannot be read."""
+    try:
+        found = source.execute("SELECT value FROM meta WHERE key = 'workers'").fetchone() or (0,)
+    except sqlite3.Error:
+        return -1
+    return found[0] if isinstance(found[0], int) else -1
 
 
 def stamp_of(meta: dict[bytes, object]) -> Stamp:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x464D5153  # "FMQS"
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables; `PRAGMA user_version`."""
 
 PAGE_BYTES: Final = 4096
@@ -18,7 +18,9 @@ CACHE_BYTES: Final = 32 * 1024 * 1024
 WAL_KEEP_BYTES: Final = 16 * 1024 * 1024
 """What of the write-ahead log may stay on the disk when it is empty: overwriting is cheaper than growing."""
 
-TABLES: Final = """
+FACT: Final = "CREATE TABLE fact (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+
+TABLES: Final = f"""
 CREATE TABLE journal (seq INTEGER PRIMARY KEY, engine_ms INTEGER NOT NULL, boot_ms INTEGER NOT NULL,
     wall_ms INTEGER NOT NULL, crc INTEGER NOT NULL, records BLOB NOT NULL);
 CREATE TABLE message (id INTEGER PRIMARY KEY, expires_ms INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -36,6 +38,7 @@ CREATE TABLE retained (message INTEGER PRIMARY KEY);
 CREATE TABLE will (session INTEGER PRIMARY KEY, message INTEGER NOT NULL, delay_s INTEGER NOT NULL, expiry_s INTEGER);
 CREATE TABLE shared_group (serial INTEGER PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+{FACT};
 """
 
 COLUMNS: Final = {
@@ -47,10 +50,17 @@ COLUMNS: Final = {
     "retained": "message",
     "will": "session, message, delay_s, expiry_s",
     "delivery": "subscriber, position, message, flags, packet_id, ids",
+    "fact": "key, value",
 }
-"""The tables that hold what `load` gives."""
+"""The tables that hold what `load` and `facts` give."""
 
-MIGRATIONS: Final[Sequence[Callable[[sqlite3.Connection], None]]] = ()
+
+def add_facts(connection: sqlite3.Connection) -> None:
+    """Version 2."""
+    connection.execute(FACT)
+
+
+MIGRATIONS: Final[Sequence[Callable[[sqlite3.Connection], None]]] = (add_facts,)
 """MIGRATIONS[n] makes version n + 2 of version n + 1, within a transaction."""
 
 REMOVALS: Final = {

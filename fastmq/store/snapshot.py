@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from fastmq._fold import Fold
 from fastmq.errors import StoreError
-from fastmq.store import files
+from fastmq.store import facts, files
 from fastmq.store.clock import Stamp
 from fastmq.store.database import is_damage
 from fastmq.store.folding import apply_chunk
@@ -36,10 +36,19 @@ KEYS: Final = {
     "retained": ("message",),
     "will": ("session",),
     "delivery": ("subscriber", "position"),
+    "fact": ("key",),
 }
 """What names a row of each table."""
 
-NOT_NUMBERS: Final = {"text": "TEXT", "client_id": "TEXT", "filter": "TEXT", "record": "BLOB", "ids": "BLOB"}
+NOT_NUMBERS: Final = {
+    "text": "TEXT",
+    "client_id": "TEXT",
+    "filter": "TEXT",
+    "record": "BLOB",
+    "ids": "BLOB",
+    "key": "TEXT",
+    "value": "BLOB",
+}
 
 USABLE: Final = {
     "shared_group": "",
@@ -51,6 +60,7 @@ USABLE: Final = {
     "will": "session IN (SELECT serial FROM session) AND message IN (SELECT id FROM message)",
     "delivery": "(subscriber IN (SELECT serial FROM session) OR subscriber IN (SELECT serial FROM shared_group))"
     " AND (flags >> 3 = 3 OR message IN (SELECT id FROM message))",
+    "fact": "",
 }
 """What a broker would load; a crash may leave more."""
 
@@ -62,9 +72,9 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         if not files.is_database(path):
             raise Damaged("this is no database")
-        connection = sqlite3.connect(
-            f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_S
-        )
+        uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+        # One user at a time, but not always the same thread.
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
     except (OSError, sqlite3.OperationalError) as error:
         raise StoreError("failed", f"{path}: {error}") from error
     connection.text_factory = bytes
@@ -84,6 +94,8 @@ class Snapshot:
         self.connection = connect(path)
         try:
             self.connection.execute("BEGIN")
+            if not facts.has_facts(self.connection):
+                self.connection.execute("CREATE TEMP TABLE fact (key TEXT, value BLOB)")
             self.stamp = self._overlay()
             """When the newest batch was appended."""
         except sqlite3.OperationalError as error:
@@ -118,6 +130,11 @@ class Snapshot:
         if table == "message":
             self._find_needed()
         return f"WHERE {USABLE[table]}" if USABLE[table] else ""
+
+    @property
+    def version(self) -> int:
+        """Of the file's tables."""
+        return self.number("PRAGMA main.user_version")
 
     def lines(self) -> int:
         """About how many lines an export of it has."""
@@ -172,6 +189,8 @@ def lay_over(connection: sqlite3.Connection) -> None:
     Then what `folding` inserts changes these, rather than the file.
     """
     for table, keys in KEYS.items():
+        if table == "fact":  # never in the journal
+            continue
         columns, key = COLUMNS[table], ", ".join(keys)
         hidden = " AND ".join(f"g.{name} = m.{name}" for name in keys)
         same = " AND ".join(f"{name} = NEW.{name}" for name in keys)

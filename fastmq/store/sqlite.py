@@ -20,8 +20,8 @@ from typing import Final
 from fastmq import logs
 from fastmq._fold import Fold
 from fastmq._records import scan
-from fastmq.errors import StoreError
-from fastmq.store import fetching, files, schema
+from fastmq.errors import StartError, StoreError
+from fastmq.store import facts, fetching, files, schema
 from fastmq.store.clock import Clocks, MachineClocks, engine_now, stamp
 from fastmq.store.database import Database, is_damage
 from fastmq.store.folding import apply_chunk
@@ -49,6 +49,9 @@ COUNTS: Final = {
     "retained": "retained",
 }
 
+KEPT: Final = ("session", "shared_group", "retained")
+"""What belongs to one of several workers."""
+
 log = logs.get("store")
 
 
@@ -65,6 +68,9 @@ class SqliteStore:
     There is no room for messages either while the disk has less than `disk_reserve_bytes` left (32 MiB, or an eighth of
     a small disk): on a disk that is entirely full not even acknowledgements can be stored, nor can the file shrink.
 
+    `workers` is the number of workers that the broker has: sessions are with the one that their client ids belong to,
+    so another number cannot do with what this one kept, and `load` raises StartError.
+
     `maintain` folds when the journal has `fold_bytes`, or is a second old. `progress` is told of rows done and rows in
     all while `load` runs.
 
@@ -76,6 +82,7 @@ class SqliteStore:
         path: str | os.PathLike[str],
         size_max_bytes: int = 0,
         *,
+        workers: int = 1,
         fold_bytes: int = FOLD_BYTES,
         disk_reserve_bytes: int | None = None,
         clocks: Clocks | None = None,
@@ -83,6 +90,7 @@ class SqliteStore:
     ) -> None:
         self.path = Path(path)
         self._size_max_bytes = size_max_bytes
+        self._workers = workers
         self._fold_bytes = fold_bytes
         self._disk_reserve_bytes = disk_reserve_bytes
         self._clocks: Clocks = clocks or MachineClocks()
@@ -91,6 +99,7 @@ class SqliteStore:
         self._fold_to = 0  # seq
         self._fold_on: sqlite3.Connection | None = None
         self._oldest_s = 0.0
+        self._facts_version = 0
         self._used_bytes = 0
         self._looked_bytes_ago = LOOK_BYTES
         self._commits = self._appended_bytes = self._folded_records = 0
@@ -119,6 +128,7 @@ class SqliteStore:
         file = self._file
         self._fold = None
         self._fold_all()
+        self._check_workers()
         now_ms = engine_now(file.last, self._clocks)
         loading = Loading(file.live(), now_ms, self._progress)
         batches = loading.batches()
@@ -126,6 +136,16 @@ class SqliteStore:
         file.last = stamp(now_ms, self._clocks)
         file.write_meta(file.last)
         return loading, chain((first,), batches)
+
+    def _check_workers(self) -> None:
+        file = self._file
+        counts = (file.live().execute(f"SELECT EXISTS (SELECT * FROM {table})").fetchone()[0] for table in KEPT)
+        if any(counts) and (found := file.workers or 1) not in (-1, self._workers):
+            raise StartError(
+                f"{self.path}: what is kept here was written by {found} worker{'s' if found > 1 else ''}, not "
+                f"{self._workers}; start with --workers {found} as before"
+            )
+        file.workers = self._workers
 
     def append(self, batch: bytes, sync: bool) -> None:
         engine_ms, _, low, high = scan(batch)
@@ -175,6 +195,30 @@ class SqliteStore:
             else:
                 return False
         return True
+
+    def facts(self) -> Mapping[str, bytes]:
+        with self._file.errors_of("read facts"):
+            try:
+                return self._read_facts(self._file.live())
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                return self._read_facts(self._file.replace(str(error)))
+
+    def _read_facts(self, connection: sqlite3.Connection) -> Mapping[str, bytes]:
+        self._facts_version = facts.version(connection)
+        return facts.read(connection)
+
+    def put_facts(self, changes: Mapping[str, bytes | None]) -> None:
+        file = self._file
+        with file.errors_of("put facts"):
+            file.set_synchronous(True)
+            facts.put(file.live(), changes)
+            file.wal_bytes += 3 * schema.PAGE_BYTES * max(1, len(changes))
+
+    def facts_changed(self) -> bool:
+        with self._file.errors_of("look at facts"):
+            return facts.version(self._file.live()) != self._facts_version
 
     def no_room(self) -> str:
         with self._file.errors_of("look for room"):

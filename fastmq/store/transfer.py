@@ -101,6 +101,8 @@ class References:
                 self.once("will of session", line["session"])
             case "delivery":
                 self.delivery(line)
+            case "fact":
+                self.once("fact", line["key"])
 
     def delivery(self, line: Line) -> None:
         subscriber, position = line["subscriber"], line["position"]

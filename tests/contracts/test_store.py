@@ -361,3 +361,24 @@ def test_a_long_life_leaves_little_behind(bench: Bench) -> None:
         bench.settle()
     assert bench.reopen() == [S1]
     assert bench.store.stat()["messages"] == 0
+
+
+# -- facts -------------------------------------------------------------------------------------------------------------
+
+
+def test_facts_are_kept_changed_and_removed(bench: Bench) -> None:
+    assert bench.store.facts() == {}
+    bench.store.put_facts({"user/ä": b"\0\xff", "ban/x": b"", "user/b": b"1"})
+    bench.append(S1)
+    bench.store.put_facts({"user/b": b"2", "ban/x": None, "never/there": None})
+    assert bench.reopen() == [S1]
+    assert bench.store.facts() == {"user/ä": b"\0\xff", "user/b": b"2"}
+    assert not bench.store.facts_changed()
+
+
+def test_one_s_own_facts_are_no_news(bench: Bench) -> None:
+    bench.store.facts()
+    bench.store.put_facts({"a": b"1"})
+    bench.append(S1)
+    bench.settle()
+    assert not bench.store.facts_changed()

@@ -66,7 +66,7 @@ def test_a_broker_that_is_right_has_no_violation(tmp_path: Path, end: End) -> No
 )
 def test_every_mistake_is_found_for_what_it_is(tmp_path: Path, mistake: str, end: End, found: str) -> None:
     """A mistake shows when a crash hits the right moment: not necessarily the first one."""
-    for attempt in range(8):
+    for attempt in range(20):
         folder = tmp_path / str(attempt)
         folder.mkdir()
         if judged(folder, end, mistake, seed=attempt).violations[found]:

@@ -107,9 +107,11 @@ def test_a_flood_of_connections_is_served_and_forgotten() -> None:
                 connection.sendall((connect, b"", connect[:5], b"\x00\x00", b"GET / HTTP/1.1\r\n")[at % 5])
             for connection in crowd:
                 connection.close()
-        for _ in range(2000):
+        flood = 0
+        while flood < 2000 or (canary.round_trips <= 20 and canary.error is None):
             with socket.create_connection((broker.host, broker.port)) as connection:
                 connection.sendall(connect)
+            flood += 1
     assert canary.error is None, canary.error
     assert canary.round_trips > 10
     assert canary.slowest_s < 1.0

@@ -135,7 +135,7 @@ def test_a_damaged_file_is_opened_or_refused(sound: Path, tmp_path: Path, damage
     assert callable(damage)
     until, rounds, salvaged, found = time.monotonic() + SECONDS, 0, 0, 0
     whole = {record for batch in batches(12) for record in batch}
-    while time.monotonic() < until:
+    while time.monotonic() < until or (suffix == "" and salvaged == 0 and rounds < 1000):  # few rounds if it is slow
         rng = random.Random(rounds)
         rounds += 1
         folder = tmp_path / str(rounds)

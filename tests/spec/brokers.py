@@ -2,7 +2,7 @@
 
 SPEC_BROKER chooses it: nothing is fastmq from this checkout, `fastmq-durable` the same with a store in a folder of its
 own, `mosquitto` the one on PATH (to check the tests against a second implementation), `host:port` a running one.
-SPEC_DOOR is how fastmq is reached: `tcp`, or `tls`, `ws`, `wss`.
+SPEC_DOOR is how fastmq is reached: `tcp`, or `tls`, `ws`, `wss`. SPEC_WORKERS is how many processes it has.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pytest
 
 from tests.brokerdoors import know, listener
 from tests.brokerproc import Setting, ended_cleanly, start_fastmq, start_mosquitto
+from tests.wireclient import client
 
 Address = tuple[str, int]
 Settings = Mapping[str, Setting]
@@ -24,6 +25,7 @@ Settings = Mapping[str, Setting]
 CHOICE = os.environ.get("SPEC_BROKER", "fastmq")
 OURS = ("fastmq", "fastmq-durable")
 DOOR = os.environ.get("SPEC_DOOR", "tcp")
+WORKERS = int(os.environ.get("SPEC_WORKERS", "1"))
 
 _MOSQUITTO_NAMES = {
     "mqtt.packet_max_bytes": "max_packet_size",
@@ -52,6 +54,9 @@ def running(settings: Settings, program: str = "") -> Iterator[Address]:
     with tempfile.TemporaryDirectory(prefix="spec-") as folder:
         if CHOICE == "fastmq-durable":
             settings = {"store.path": f"{folder}/fastmq.db", **settings}
+        if WORKERS > 1 and CHOICE in OURS and not program:
+            settings = {"workers.count": WORKERS, **settings}
+            client.crossing_s = 0.05
         started = (
             start_mosquitto({}, Path(folder), _mosquitto_lines(settings))
             if CHOICE == "mosquitto"

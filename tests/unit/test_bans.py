@@ -47,7 +47,7 @@ def test_a_ban_ends() -> None:
         now = [until.timestamp() - 1]
         checked = Bans(
             BanSettings(rules=(bans.ClientId(value="c1", until=text, reason="noise"),)),
-            functools.partial(now.__getitem__, 0),
+            clock=functools.partial(now.__getitem__, 0),
         )
         assert checked.why("c1", None, "") == "banned by its client_id: noise"
         now[0] += 1
@@ -56,7 +56,7 @@ def test_a_ban_ends() -> None:
 
 def test_who_connects_too_often_is_banned_for_a_while() -> None:
     now = [0.0]
-    checked = Bans(BanSettings(flapping=True, flapping_connects=3, flapping_window_s=10), lambda: now[0])
+    checked = Bans(BanSettings(flapping=True, flapping_connects=3, flapping_window_s=10), clock=lambda: now[0])
     for at in (0.0, 6.0, 12.0, 18.0, 24.0):
         now[0] = at
         assert checked.why("slow", None, "") == ""

@@ -23,6 +23,7 @@ from fastmq.broker.websocket import COOKIES_MAX, cookies_of
 from fastmq.config.cookies import SignedCookie
 from tests import servers
 from tests.brokerproc import HOST, BrokerProcess, ended_cleanly, running_broker, start_fastmq
+from tests.httpservice import http_service
 from tests.wireclient import Client, doors
 
 SECRET = "keyboard cat, and a long one"
@@ -145,6 +146,25 @@ def test_a_token_in_a_cookie() -> None:
         assert code(broker, f"jwt={token}") == 0
         assert code(broker, f"jwt={token[:-4]}AAAA") == 0x86
         assert code(broker, f"sid={token}") == NOT_AUTHORIZED
+
+
+def test_a_service_says_whose_a_cookie_is() -> None:
+    with http_service() as service:
+        service.answer = lambda _: (
+            (200, {"result": "allow", "username": "ada"}) if "session=good" in service.headers[-1].get("Cookie", "")
+            else (401, {})
+        )  # fmt: skip
+        chain = [{"method": "http", "url": service.url, "cookies": ["session", "csrf"]}]
+        with serving(chain) as broker:
+            assert code(broker, "session=good; csrf=1; private=x") == 0
+            assert service.headers[-1]["Cookie"] == "session=good; csrf=1"
+            assert code(broker, "session=bad") == NOT_AUTHORIZED
+            asked = len(service.asked)
+            assert code(broker, "private=x") == NOT_AUTHORIZED  # nobody's, and the service is not asked
+            assert code(broker, "session=good", origin=None) == NOT_AUTHORIZED
+            assert len(service.asked) == asked
+            service.answer = lambda _: (500, b"")
+            assert code(broker, "session=good") == 0x88
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Authentication against real servers: PostgreSQL, MariaDB, Redis, OpenLDAP; also when they hang, die and come back."""
+"""Authentication against real servers: PostgreSQL, MariaDB, Redis, MongoDB, OpenLDAP; also when they hang or die."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from fastmq.auth import hashes, stored
 from fastmq.auth.build import build_chain
 from fastmq.auth.chain import Chain
 from fastmq.auth.lookup import rule_of, user_of
+from fastmq.auth.mongodb import filled
 from fastmq.auth.sql import prepared
 from fastmq.auth.work import Work
-from fastmq.config.databases import RULES, Ldap, MySql, PostgreSql, Redis
+from fastmq.broker.facts import Facts
+from fastmq.config.databases import RULES, Ldap, MongoDb, MySql, PostgreSql, Redis
 from fastmq.config.schema import AuthSettings, Config
 from fastmq.contracts import AccessRule, Authentication, Credentials
 from tests import servers
@@ -111,6 +113,15 @@ ENTRIES = "\n".join(
 )
 
 
+def test_places_in_a_query_become_texts_and_nothing_else() -> None:
+    query = {"$or": [{"u": "${username}"}, {"n": {"$in": ["${clientid}", 5, None]}}], "on": True}
+    values = {"username": '{"$gt": ""}', "clientid": "c"}
+    found = filled(query, values)
+    assert found == {"$or": [{"u": '{"$gt": ""}'}, {"n": {"$in": ["c", 5, None]}}], "on": True}
+    assert filled(query, {"username": "a", "clientid": None}) is None
+    assert filled({"a": {"b": ["${username}"]}}, {"username": None}) is None
+
+
 @contextmanager
 def postgresql() -> Iterator[tuple[Server, dict[str, Any]]]:
     with servers.postgresql(TABLES) as (server, url):
@@ -135,8 +146,31 @@ def redis() -> Iterator[tuple[Server, dict[str, Any]]]:
         yield server, {"method": "redis", "url": url, "acl_key": "mqtt_acl:${username}"}
 
 
-STARTS: dict[str, Callable[[], Any]] = {"postgresql": postgresql, "mariadb": mariadb, "redis": redis}
-KINDS = {"postgresql": PostgreSql, "mysql": MySql, "redis": Redis, "ldap": Ldap}
+@contextmanager
+def mongodb() -> Iterator[tuple[Server, dict[str, Any]]]:
+    documents: dict[str, list[dict[str, Any]]] = {
+        "mqtt_user": [
+            {"username": "ada", "password_hash": HASH, "salt": "salt"},
+            {"username": "root", "password_hash": HASH, "salt": "salt", "is_superuser": True},
+            {"username": "broken"},
+        ],
+        "mqtt_acl": [
+            {"username": "ada", "permission": "allow", "action": "publish", "topics": ["up/${clientid}"], "qos": [1],
+             "retain": False},
+            {"username": "ada", "permission": "deny", "action": "all", "topic": "#"},
+        ],
+    }  # fmt: skip
+    with servers.mongodb(documents) as (server, url):
+        yield server, {"method": "mongodb", "url": url, "acl_collection": "mqtt_acl"}
+
+
+STARTS: dict[str, Callable[[], Any]] = {
+    "postgresql": postgresql,
+    "mariadb": mariadb,
+    "redis": redis,
+    "mongodb": mongodb,
+}
+KINDS = {"postgresql": PostgreSql, "mysql": MySql, "redis": Redis, "mongodb": MongoDb, "ldap": Ldap}
 
 
 @pytest.fixture(scope="module", params=STARTS)
@@ -149,7 +183,7 @@ def chain_of(step: dict[str, Any], **more: Any) -> tuple[Chain, Work]:
     kind = KINDS[step["method"]]
     given = {key: value for key, value in step.items() if key != "method"}
     work = Work(2)
-    chain = build_chain(Config(auth=AuthSettings(chain=(kind(**{**given, **more}),))), work)
+    chain = build_chain(Config(auth=AuthSettings(chain=(kind(**{**given, **more}),))), work, Facts())
     assert chain is not None
     return chain, work
 
@@ -321,6 +355,12 @@ def test_a_directory_that_is_not_there_refuses() -> None:
         ({"method": "postgresql", "url": "postgres://h", "query": "x = '${username}'"}, "query: needs no quotes"),
         ({"method": "redis", "url": "redis://h", "key": ""}, "key: must be set"),
         ({"method": "redis", "url": "redis://h", "hash": "rot13"}, "hash: must be one of"),
+        ({"method": "mongodb", "url": "mongodb://h"}, "url: must begin with mongodb:// or"),
+        ({"method": "mongodb", "url": "mongodb://u:secret@h/"}, "url: must begin with mongodb:// or"),
+        ({"method": "mongodb", "url": "mongodb://h/d", "filter": "{username}"}, "filter: must be a JSON object"),
+        ({"method": "mongodb", "url": "mongodb://h/d", "filter": '"${username}"'}, "filter: must be a JSON object"),
+        ({"method": "mongodb", "url": "mongodb://h/d", "acl_filter": '{"a": "${user}"}'}, "acl_filter: ${user} is"),
+        ({"method": "mongodb", "url": "mongodb://u:secret@h:x/d"}, " url is no address of a MongoDB database"),
         ({"method": "ldap", "url": "ldap://h"}, "bind_dn: must be set, or else search_base"),
         ({"method": "ldap", "url": "ldaps://h", "bind_dn": "x", "start_tls": True}, "start_tls: is for ldap://"),
         ({"method": "ldap", "url": "http://h", "bind_dn": "x"}, "url: must begin with ldap:// or ldaps://"),
@@ -329,5 +369,5 @@ def test_a_directory_that_is_not_there_refuses() -> None:
 def test_settings_that_cannot_be(step: dict[str, object], says: str) -> None:
     with pytest.raises(RuntimeError) as refused, running_broker({"auth.chain": json.dumps([step])}):
         pass
-    assert f"auth.chain[0].{says}" in str(refused.value)
+    assert f"auth.chain[0]{'' if says.startswith(' ') else '.'}{says}".replace("] ", "]: ") in str(refused.value)
     assert "secret" not in str(refused.value)

@@ -19,6 +19,8 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from fastmq.broker import psk
+from fastmq.errors import StartError
 from tests.brokerdoors import issue
 from tests.brokerproc import HOST, BrokerProcess, await_condition, ended_cleanly, start_fastmq
 from tests.wireclient import Client, ConnectionEnded, Publish, encode
@@ -267,8 +269,12 @@ def test_a_certificate_that_expires_soon_is_told(tmp_path: Path) -> None:
     authority = issue(tmp_path)
     now = datetime.datetime.now(datetime.UTC)
     soon = issued(tmp_path, authority, "soon", "localhost", not_after=now + datetime.timedelta(days=3))
-    with broker_at(None, tls(tmp_path, certificates=[soon])) as broker:
+    plain = {"url": f"tcp://{HOST}:0"}
+    with broker_at(None, plain, tls(tmp_path, certificates=[soon])) as broker, closing(Client(at(broker))) as client:
         await_condition(lambda: f"a certificate expires file={soon} days=3" in broker.log_text(), 10)
+        client.connect("c")
+        client.subscribe(("$SYS/broker/certificate/expires", 0))
+        assert abs(int(client.receive().payload) - (now + datetime.timedelta(days=3)).timestamp()) < 5
 
 
 @pytest.mark.parametrize(
@@ -474,3 +480,57 @@ def test_unix_sockets(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="there is a file that is no socket"), broker_at(None, *listeners):
         pass
     assert path.read_text() == "precious"
+
+
+# -- pre-shared keys ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(ssl.SSLContext, "set_psk_server_callback"), reason="Python has them from 3.13")
+def test_who_knows_a_key_needs_no_certificate(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\nsensor-7:00112233445566778899aabbccddeeff\n")
+    with broker_at(None, {"url": f"tls://{HOST}:0", "psk_file": str(keys)}) as broker:
+
+        def publish(identity: str, key: str, *more: str) -> int:
+            command = ["mosquitto_pub", "-h", HOST, "-p", str(broker.port), "-t", "a", "-m", "x", "-q", "1"]
+            command += ["--psk", key, "--psk-identity", identity, *more]
+            return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode
+
+        assert publish("sensor-7", "00112233445566778899aabbccddeeff") == 0
+        assert publish("sensor-7", "00112233445566778899aabbccddeeff", "--tls-version", "tlsv1.2") == 0
+        assert publish("sensor-7", "ff112233445566778899aabbccddeeff") != 0
+        assert publish("sensor-8", "00112233445566778899aabbccddeeff") != 0
+        keys.write_text("sensor-8:ffeeddccbbaa99887766554433221100\n")
+        await_condition(lambda: publish("sensor-8", "ffeeddccbbaa99887766554433221100") == 0, 15)
+        assert publish("sensor-7", "00112233445566778899aabbccddeeff") != 0
+        assert "ffee" not in broker.log_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "there are no keys"),
+        ("sensor-7\n", ":1: the key is not in hexadecimal digits"),
+        ("a:00112233445566778899aabbccddeeff\n:00\n", ":2: must be IDENTITY:KEY"),
+        ("a:0011\n", ":1: a key has 16 to 256 bytes, not 2"),
+        ("a:xyz\n", ":1: the key is not in hexadecimal digits"),
+    ],
+)
+def test_files_of_keys_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(StartError) as refused:
+        psk.read(str(path))
+    assert says in str(refused.value)
+    assert "0011" not in str(refused.value)
+
+
+@pytest.mark.skipif(hasattr(ssl.SSLContext, "set_psk_server_callback"), reason="this Python has them")
+def test_an_older_python_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("a:00112233445566778899aabbccddeeff\n")
+    with (
+        pytest.raises(RuntimeError, match=r"psk_file needs Python 3\.13"),
+        broker_at(None, {"url": f"tls://{HOST}:0", "psk_file": str(path)}),
+    ):
+        pass

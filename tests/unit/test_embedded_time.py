@@ -115,6 +115,18 @@ def test_the_settings_of_keep_alive() -> None:
             client.close()
 
 
+def test_a_keep_alive_that_is_too_short_is_lengthened() -> None:
+    with BackgroundBroker(**{"mqtt.keepalive_min_s": 20}) as broker:
+        for version, asked, told, held in ((5, 1, 20, 20), (5, 25, None, 25), (4, 1, None, 20)):
+            client = Client((broker.host, broker.port), version)
+            assert client.connect("k", keep_alive=asked).value(p.SERVER_KEEP_ALIVE) == told
+            broker.advance(held * 1.5 - 1)
+            client.ping()
+            broker.advance(held * 1.5 + 1)
+            client.expect_closed() if version == 4 else client.expect_disconnect(KEEP_ALIVE_TIMEOUT)
+            client.close()
+
+
 def test_who_never_sends_connect_is_cut(broker: BackgroundBroker, dial: Dial) -> None:
     silent, slow = dial(), dial()
     slow.send(b"\x10\x20\x00\x04MQ")

@@ -51,6 +51,16 @@ def test_a_field_that_is_not_one_plain_word_is_quoted(stream: io.StringIO, value
     assert stream.getvalue().endswith(f" event field={written}\n")
 
 
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_every_line_may_say_who_writes_it(stream: io.StringIO, format: str) -> None:
+    logs.configure("info", format, stream, worker=1)
+    logs.get("broker").info("one", client="c")
+    logs.get("broker").info("two")
+    one, two = stream.getvalue().splitlines()
+    assert one.endswith(" one client=c worker=1" if format == "text" else '"event":"one","client":"c","worker":1}')
+    assert two.endswith(" two worker=1" if format == "text" else '"event":"two","worker":1}')
+
+
 def test_json_is_one_object_a_line(stream: io.StringIO) -> None:
     logs.configure("debug", "json", stream)
     logs.get("broker").warning("slow", client="a\nb", error=OSError("no"))

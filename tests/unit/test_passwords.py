@@ -19,6 +19,7 @@ from fastmq.auth.chain import FAILURES_MAX, Chain, Step
 from fastmq.auth.passwords import Passwords
 from fastmq.auth.text_file import TextFileError
 from fastmq.auth.work import Work
+from fastmq.broker.facts import Facts
 from fastmq.config.auth import PasswordFile
 from fastmq.config.listener import Listener
 from fastmq.config.schema import AuthSettings, Config
@@ -245,6 +246,6 @@ def test_a_chain_that_cannot_be_built_says_why(
     steps = tuple(PasswordFile(path=str(tmp_path / name)) for name in chain)
     work = Work()
     with pytest.raises(ConfigError) as refused:
-        build_chain(Config(listen=listen, auth=AuthSettings(chain=steps)), work)
+        build_chain(Config(listen=listen, auth=AuthSettings(chain=steps)), work, Facts())
     assert says in str(refused.value)
     work.close()

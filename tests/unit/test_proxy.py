@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -175,14 +176,46 @@ def test_tls_begins_after_the_header(tmp_path: Path) -> None:
         await_condition(lambda: "client=c1 peer=10.1.2.3:56324" in broker.log_text())
 
 
-def test_who_says_nothing_or_nonsense_is_refused() -> None:
-    with behind(f"tcp://{HOST}:0", {"mqtt.connect_timeout_s": 1}, proxy_protocol=True) as broker:
+@pytest.mark.parametrize("header", [b"PROXY TCP4 10.1.2.3 10.0.0.1 56324 1883\r\n", v2(body=IPV4)])
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_websocket_begins_after_the_header(scheme: str, header: bytes, tmp_path: Path) -> None:
+    issue(tmp_path)
+    secure = doors.tls(str(tmp_path / "ca.pem"))
+    more: dict[str, Any] = {"certificates": [str(tmp_path / "server.pem")]} if scheme == "wss" else {}
+
+    def upgraded(opened: socket.socket) -> doors.Door:
+        return doors.WebSocket(secure(opened) if scheme == "wss" else opened)
+
+    with behind(f"{scheme}://{HOST}:0", proxy_protocol=True, **more) as broker:
+        with client_behind(broker, header, upgraded) as client:
+            assert client.connect("c1").code == 0
+            client.subscribe(("t", 1))
+            assert client.publish("t", b"x" * 100_000, qos=1) == 0
+            assert len(client.receive().payload) == 100_000
+        await_condition(lambda: "client=c1 peer=10.1.2.3:56324" in broker.log_text())
+
+
+def test_what_a_proxy_says_comes_before_what_a_browser_says() -> None:
+    headers = ("Sec-WebSocket-Protocol: mqtt", "X-Forwarded-For: 203.0.113.9")
+    for trusted, expected in ((["127.0.0.1"], "10.1.2.3:56324"), (["127.0.0.1", "10.1.2.3"], "203.0.113.9:0")):
+        with behind(f"ws://{HOST}:0", proxy_protocol=True, trusted_proxies=trusted) as broker:
+            with client_behind(
+                broker, v2(body=IPV4), lambda opened: doors.WebSocket(opened, "/mqtt", headers)
+            ) as client:
+                client.connect("c1")
+            assert broker.await_log(f"client=c1 peer={expected}")
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_who_says_nothing_or_nonsense_is_refused(scheme: str) -> None:
+    with behind(f"{scheme}://{HOST}:0", {"mqtt.connect_timeout_s": 1}, proxy_protocol=True) as broker:
         with ExitStack() as stack:
             for header in (b"", b"PROXY ", b"nonsense", BAD[30]):
                 client = stack.enter_context(client_behind(broker, header))
                 with pytest.raises((ConnectionEnded, ConnectionError)):
                     client.connect("c1") if header == b"nonsense" else client.recv(5)
-            good = stack.enter_context(client_behind(broker, v2(body=IPV4)))
+            opener = doors.WebSocket if scheme == "ws" else None
+            good = stack.enter_context(client_behind(broker, v2(body=IPV4), opener))
             assert good.connect("good").code == 0
         assert "refused a connection" in broker.log_text()
 
@@ -210,7 +243,7 @@ def test_forwarded_for_is_believed_of_proxies_only() -> None:
     [
         ({"proxy_protocol": True, "trusted_proxies": []}, "listen[0].trusted_proxies: must be set"),
         ({"trusted_proxies": ["here"]}, "listen[0].trusted_proxies: 'here' does not appear"),
-        ({"url": f"ws://{HOST}:0", "proxy_protocol": True}, "listen[0].proxy_protocol: is for tcp:// and tls://"),
+        ({"url": "unix:///tmp/s", "proxy_protocol": True}, "listen[0].proxy_protocol: is not for unix://"),
     ],
 )
 def test_settings_that_cannot_be(more: dict[str, object], says: str) -> None:

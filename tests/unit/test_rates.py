@@ -141,3 +141,158 @@ def test_rates_hold_for_every_version_and_qos(version: int) -> None:
         client.send(b"".join(encode.publish(version, "t", b"x", qos=0) for _ in range(100)))
         client.ping()
         assert 0.8 <= time.monotonic() - start < 3
+
+
+# -- what clients are sent ---------------------------------------------------------------------------------------------
+
+
+def subscriber(broker: BackgroundBroker, clients: ExitStack, name: str, user: str | None = None, **more: Any) -> Client:
+    client = Client((broker.host, broker.port), more.pop("version", 5))
+    clients.callback(client.close)
+    assert client.connect(name, username=user, **more).code == 0
+    client.subscribe(("t", 2))
+    return client
+
+
+def received(client: Client, n: int) -> tuple[float, list[bytes]]:
+    """Seconds until n messages have come, and their payloads."""
+    start = time.monotonic()
+    payloads = client.receive_payloads(n)
+    return time.monotonic() - start, payloads
+
+
+def numbered(client: Client, n: int, qos: int, size: int = 10) -> list[bytes]:
+    payloads = [b"%*d" % (size, at) for at in range(n)]
+    for payload in payloads:
+        client.publish("t", payload, qos=qos)
+    return payloads
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_who_may_be_sent_less_gets_all_of_it_later_and_in_order(version: int, qos: int) -> None:
+    with limited(messages_out_per_s=100) as (broker, clients):
+        slow, sender = subscriber(broker, clients, "slow", version=version), join(broker, clients, "sender")
+        sent = numbered(sender, 200, qos)
+        took, payloads = received(slow, 200)
+        assert payloads == sent
+        assert 0.5 <= took < 4
+        slow.ping()
+        assert broker.stats()["publish_dropped"] == 0
+
+
+def test_a_publisher_does_not_wait_for_who_may_be_sent_less() -> None:
+    with limited(messages_out_per_s=10) as (broker, clients):
+        subscriber(broker, clients, "slow")
+        sender = join(broker, clients, "sender")
+        start = time.monotonic()
+        numbered(sender, 900, 1)
+        assert time.monotonic() - start < 5
+        (state,) = [each for each in broker.clients() if each.client_id == "slow"]
+        assert state.queued + state.in_flight > 800
+
+
+def test_qos_0_above_the_rate_is_dropped_and_counted() -> None:
+    with limited(messages_out_per_s=50) as (broker, clients):
+        slow, sender = subscriber(broker, clients, "slow"), join(broker, clients, "sender")
+        for at in range(200):
+            sender.send(encode.publish(5, "t", b"%d" % at, qos=0))
+        sender.ping()
+        stats = broker.stats()
+        assert 50 <= stats["publish_sent"] < 90
+        assert stats["dropped_rate"] == stats["publish_dropped"] == 200 - stats["publish_sent"]
+        time.sleep(0.3)
+        sender.publish("t", b"again")
+        assert slow.receive_payloads(stats["publish_sent"] + 1)[-1] == b"again"
+
+
+def test_bytes_that_are_sent_count_too() -> None:
+    with limited(bytes_out_per_s=100_000) as (broker, clients):
+        slow, sender = subscriber(broker, clients, "slow"), join(broker, clients, "sender")
+        sent = numbered(sender, 20, 1, 10_000)
+        took, payloads = received(slow, 20)
+        assert payloads == sent
+        assert 0.5 <= took < 4
+
+
+def test_retained_messages_and_what_was_queued_are_held_to_it() -> None:
+    week = (((17), 604_800),)
+    with limited(messages_out_per_s=100) as (broker, clients):
+        sender = join(broker, clients, "sender")
+        away = subscriber(broker, clients, "away", clean=False, props=week)
+        away.disconnect()
+        numbered(sender, 150, 1)
+        for at in range(150):
+            sender.publish(f"kept/{at}", b"k", qos=1, retain=True)
+        back = Client((broker.host, broker.port))
+        clients.callback(back.close)
+        back.connect("away", clean=False, props=week)
+        took, _ = received(back, 150)
+        assert 0.2 <= took < 3
+        back.subscribe(("kept/+", 0))
+        took, payloads = received(back, 150)
+        assert payloads == [b"k"] * 150
+        assert took >= 0.7
+
+
+def test_a_group_gives_what_one_member_may_not_have_to_another() -> None:
+    with limited(user_messages_out_per_s=20) as (broker, clients):
+        slow, free = join(broker, clients, "slow", "ada"), join(broker, clients, "free")
+        for client in (slow, free):
+            client.subscribe(("$share/g/t", 1))
+        sender = join(broker, clients, "sender")
+        numbered(sender, 200, 1)
+        took, _ = received(free, 160)
+        assert took < 1
+
+
+def test_users_and_listeners_have_rates_of_what_they_are_sent() -> None:
+    listeners = [{"url": f"tcp://{HOST}:0", "messages_out_per_s": 100}, {"url": f"tcp://{HOST}:0"}]
+    with ended_cleanly(start_fastmq(listen=json.dumps(listeners))) as broker, ExitStack() as clients:
+        await_condition(lambda: broker.log_text().count("listening") == 2)
+        ports = [int(line.rpartition(":")[2]) for line in broker.log_text().splitlines() if "listening" in line]
+        made = [Client((HOST, port)) for port in (ports[0], ports[0], ports[1])]
+        for at, client in enumerate(made):
+            clients.callback(client.close)
+            client.connect(f"c{at}")
+            client.subscribe(("t", 1))
+        sender = Client((HOST, ports[1]))
+        clients.callback(sender.close)
+        sender.connect("sender")
+        numbered(sender, 100, 1)
+        assert received(made[2], 100)[0] < 0.5
+        assert 0.4 <= received(made[0], 100)[0] + received(made[1], 100)[0] < 4
+
+
+def test_a_client_that_leaves_while_it_is_held_back_ends_cleanly() -> None:
+    with limited(messages_out_per_s=5) as (broker, clients):
+        sender = join(broker, clients, "sender")
+        for at in range(20):
+            slow = subscriber(broker, clients, f"s{at}", clean=at % 2 == 0, props=((17, at % 3),))
+            numbered(sender, 20, 1)
+            slow.close()
+        time.sleep(0.6)
+        sender.ping()
+
+
+# -- sessions of a user ------------------------------------------------------------------------------------------------
+
+
+def test_a_user_may_have_so_many_sessions() -> None:
+    week = ((17, 604_800),)
+    with limited(user_sessions_max=2) as (broker, clients):
+
+        def code(name: str, user: str | None) -> int:
+            client = Client((broker.host, broker.port))
+            clients.callback(client.close)
+            return client.connect(name, username=user, clean=False, props=week).code
+
+        assert [code("a", "ada"), code("b", "ada"), code("c", "ada"), code("c", "bob")] == [0, 0, 0x97, 0]
+        assert [code("a", "ada"), code("d", None), code("e", None), code("f", None)] == [0, 0, 0, 0]
+        ending = Client((broker.host, broker.port))
+        clients.callback(ending.close)
+        ending.connect("b", username="ada", clean=True)
+        ending.disconnect()
+        await_condition(lambda: code("c2", "ada") == 0)
+        assert {each.client_id: each.username for each in broker.clients()}["c2"] == "ada"
+        assert [code("c2", "bob"), code("g", "bob"), code("h", "ada"), code("i", "ada")] == [0, 0x97, 0, 0x97]

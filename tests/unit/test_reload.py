@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,9 @@ from fastmq.config.listener import Listener
 from fastmq.config.reload import merged
 from fastmq.config.schema import AclSettings, AuthSettings, BanSettings, Config, LimitsSettings, MqttSettings
 from tests.brokerproc import HOST, BrokerProcess, await_condition, ended_cleanly
-from tests.wireclient import Client
+from tests.wireclient import Client, ConnectionEnded
+from tests.wireclient import properties as p
+from tests.wireclient.encode import Will
 
 NOT_AUTHORIZED, BANNED = 0x87, 0x8A
 
@@ -32,17 +35,18 @@ def test_what_can_change_does_and_the_rest_waits() -> None:
         acl=AclSettings(rules=(Allow(topics=("a",)),), deny_action="disconnect"),
         auth=AuthSettings(allow_anonymous=False, chain=(PasswordFile(path="x"),)),
         bans=BanSettings(rules=(ClientId(value="c"),)),
-        limits=LimitsSettings(messages_per_s=5, connections_max=7),
-        mqtt=MqttSettings(maximum_qos=1),
+        limits=LimitsSettings(messages_per_s=5, connections_max=7, output_max_bytes=70_000),
+        mqtt=MqttSettings(maximum_qos=1, keepalive_max_s=600),
     )
     found = merged(old, new)
-    assert found.waiting == ["mqtt.maximum_qos", "limits.connections_max", "acl.deny_action"]
+    assert found.waiting == ["mqtt.maximum_qos", "limits.output_max_bytes", "acl.deny_action"]
     assert found.changed == [
-        "limits.messages_per_s", "auth.allow_anonymous", "auth.chain", "acl.rules", "acl.file", "bans.rules",
+        "mqtt.keepalive_max_s", "limits.connections_max", "limits.messages_per_s", "auth.allow_anonymous", "auth.chain",
+        "acl.rules", "acl.file", "bans.rules",
     ]  # fmt: skip
     assert found.config == replace(
-        old, auth=new.auth, bans=new.bans, limits=LimitsSettings(messages_per_s=5),
-        acl=AclSettings(rules=(Allow(topics=("a",)),)),
+        old, auth=new.auth, bans=new.bans, limits=LimitsSettings(messages_per_s=5, connections_max=7),
+        acl=AclSettings(rules=(Allow(topics=("a",)),)), mqtt=MqttSettings(keepalive_max_s=600),
     )  # fmt: skip
     assert merged(old, old) == (old, [], [])
 
@@ -138,3 +142,36 @@ def test_sighup(tmp_path: Path) -> None:
         assert client().connect("c3").code == 0
         assert "client=c3" not in broker.log_text()  # the level is another
         inside.ping()
+
+
+def test_limits_of_those_who_are_not_let_in_yet(tmp_path: Path) -> None:
+    path = tmp_path / "fastmq.toml"
+
+    def settings(timeout_s: float, keepalive_max_s: int, connect_max: int) -> None:
+        path.write_text(
+            f'listen = ["tcp://{HOST}:0", "ws://{HOST}:0"]\n[store]\ndurability = "none"\n[mqtt]\n'
+            f"connect_timeout_s = {timeout_s}\nkeepalive_max_s = {keepalive_max_s}\n"
+            f"[limits]\nconnect_max_bytes = {connect_max}\n"
+        )
+
+    settings(60.0, 65_535, 100_000)
+    with serving(path) as broker, ExitStack() as stack:
+        ports = [broker.port, int(broker.await_log(rf"listening on ws://{HOST}:(\d+)")[1])]
+        client = Client((HOST, ports[0]))
+        stack.callback(client.close)
+        assert client.connect("a", keep_alive=1000, will=Will("w", bytes(20_000))).value(p.SERVER_KEEP_ALIVE) is None
+        settings(1.0, 600, 1024)
+        os.kill(broker.pid, signal.SIGHUP)
+        broker.await_log("read the settings again")
+        again, large = Client((HOST, ports[0])), Client((HOST, ports[0]))
+        stack.callback(again.close)
+        stack.callback(large.close)
+        assert (p.SERVER_KEEP_ALIVE, 600) in again.connect("c", keep_alive=1000).props
+        with pytest.raises((ConnectionEnded, ConnectionError)):
+            large.connect("b", will=Will("w", bytes(20_000)))
+        for port in ports:
+            with socket.create_connection((HOST, port)) as silent:
+                silent.sendall(b"G" if port == ports[1] else b"\x10")
+                silent.settimeout(20)  # it would be a minute
+                while silent.recv(1000):
+                    pass

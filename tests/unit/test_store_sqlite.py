@@ -115,7 +115,7 @@ def change(path: Path, *statements: str) -> None:
 @pytest.mark.parametrize(
     ("statements", "why"),
     [
-        (["PRAGMA user_version = 2"], r"format 2, this fastmq reads up to 1; it is left as it is"),
+        (["PRAGMA user_version = 3"], r"format 3, this fastmq reads up to 2; it is left as it is"),
         (["PRAGMA application_id = 7"], "another program"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from fastmq.errors import StartError, StoreError
 from fastmq.store import records as r
 from fastmq.store.checking import check
+from fastmq.store.facts import read_beside
 from fastmq.store.files import beside
 from fastmq.store.lines import KINDS
 from fastmq.store.snapshot import Snapshot
@@ -50,6 +51,7 @@ def store(path: Path) -> Iterator[SqliteStore]:
     store = SqliteStore(path)
     list(store.load())
     store.append(r.encode(*RICH), True)
+    store.put_facts({"user/ü": b"\0\xff"})
     yield store
     store.close()
 
@@ -74,7 +76,7 @@ def test_an_export_has_a_line_for_each_thing(store: SqliteStore, path: Path) -> 
     kinds = [each["kind"] for each in lines[1:]]
     assert kinds == [
         "group", "session", "session", "subscription", "subscription", "received", "message", "message", "message",
-        "retained", "will", "delivery", "delivery", "delivery", "delivery", "end",
+        "retained", "will", "delivery", "delivery", "delivery", "delivery", "fact", "end",
     ]  # fmt: skip
     assert set(kinds) == {kind.name for kind in KINDS} | {"end"}
     assert lines[4] == {
@@ -85,6 +87,7 @@ def test_an_export_has_a_line_for_each_thing(store: SqliteStore, path: Path) -> 
         "kind": "message", "id": 1, "topic": "a/b", "qos": 1, "retain": False, "origin": 2, "expires_ms": None,
         "properties": "JgABYQABYg==", "payload": "AP8A/wD/AP8A/wD/AP8A/wD/AP8A/wD/AP8A/wD/AP8A/wD/AP8A/w==",
     }  # fmt: skip
+    assert lines[-2] == {"kind": "fact", "key": "user/ü", "value": "AP8="}
     assert lines[-1] == {"kind": "end", "lines": len(lines) - 1}
 
 
@@ -93,6 +96,7 @@ def test_an_import_makes_the_same_store(store: SqliteStore, path: Path, tmp_path
     lines = exported(path)
     assert sum(import_lines(lines, copy).values()) == len(lines) - 2
     assert exported(copy) == lines
+    assert read_beside(copy) == {"user/ü": b"\0\xff"}
     assert {file.name for file in copy.parent.iterdir()} >= {"copy.db", "copy.db.lock"}
     assert not beside(copy, ".import").exists()
     store.close()
@@ -185,6 +189,8 @@ def test_the_database_of_another_program_is_left_alone(store: SqliteStore, path:
         ("delivery", {"subscription_ids": [0]}, "subscription identifier 0"),
         ("delivery", {"position": 7}, "position 6 of subscriber 1 is not after the one before"),
         ("delivery", {"kind": "parcel"}, "there is no kind 'parcel'"),
+        ("fact", {"value": "AP8"}, "no base64"),
+        ("fact", {"key": "k" * 65_536}, "too long"),
         ("end", {"lines": 3}, "some are missing"),
     ],
 )
@@ -259,6 +265,7 @@ def test_a_sound_store_is_sound_while_it_is_open_and_afterwards(store: SqliteSto
         ("INSERT INTO session VALUES (9, x'ff', 0, 0, 0)", "session serial 9: the row has text that is not UTF-8"),
         ("INSERT INTO delivery VALUES (1, 2, 3, 255, 0, NULL)", "delivery subscriber 1, position 2: "),
         ("INSERT INTO message VALUES (9, 0, 0, x'01')", "message id 9: "),
+        ("INSERT INTO fact VALUES (x'ff', x'00')", "fact b'\\xff': is none"),
         ("UPDATE meta SET value = 'then' WHERE key = 'wall_ms'", "the clocks are no times"),
     ],
 )

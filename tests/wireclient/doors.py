@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 Address = tuple[str, int]
@@ -35,6 +35,17 @@ _openers: dict[Address, Opener] = {}
 def know(address: Address, opener: Opener) -> None:
     """Clients that go to this address come in by this door from now on."""
     _openers[address] = opener
+
+
+@contextlib.contextmanager
+def forgetting() -> Iterator[None]:
+    """What becomes known within is forgotten at the end: another broker may get the same port."""
+    before = dict(_openers)
+    try:
+        yield
+    finally:
+        _openers.clear()
+        _openers.update(before)
 
 
 def enter(address: Address, timeout_s: float) -> Door:

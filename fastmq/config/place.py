@@ -1,0 +1,54 @@
+"""Which of a host's workers a process is. The parent tells its children by an environment variable."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+VARIABLE: Final = "FASTMQ_PLACE"
+
+
+def fnv1a(data: bytes) -> int:
+    """The 32-bit FNV-1a hash: the same in every process, unlike `hash`."""
+    found = 0x811C9DC5
+    for byte in data:
+        found = (found ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A worker's place among `count` workers. Without arguments: the only one."""
+
+    index: int = 0
+    count: int = 1
+    folder: str = ""
+    """Where the workers' sockets to each other are."""
+    listeners: tuple[int, ...] = ()
+    """Descriptors of listening sockets, in the order of `listen`; empty: the worker binds them itself."""
+    status: int = -1
+    """A socket for lines to the parent, `ready` and `alive`, which ends with the parent; -1: there is no parent."""
+    settings: int = -1
+    """A file with the settings that the parent has read; see `config/passing.py`."""
+
+    def home(self, name: bytes) -> int:
+        """The worker that has what is called so: a client's session, a shared group."""
+        return fnv1a(name) % self.count
+
+    def is_home(self, name: bytes) -> bool:
+        """Whether it is this one."""
+        return self.count == 1 or self.home(name) == self.index
+
+    def to_text(self) -> str:
+        """For the environment variable."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> "Place":
+        """The place that the parent gave this process."""
+        text = environment.get(VARIABLE)
+        if text is None:
+            return cls()
+        given = json.loads(text)
+        return cls(**given | {"listeners": tuple(given["listeners"])})

@@ -1,0 +1,1 @@
+"""Worker to worker: what makes several processes one broker."""

@@ -1,0 +1,1 @@
+"""Brokers of several workers, and of several hosts."""
