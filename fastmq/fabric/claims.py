@@ -16,6 +16,8 @@ from fastmq.fabric.elsewhere import Elsewhere
 from fastmq.reasons import Reason
 
 TRIES: Final = 3
+HOPS_MAX: Final = 8
+"""Nodes that a connection is given to, one after the other, before it begins where it is."""
 PIECE: Final = 1000
 """Client identifiers that are compared at a time."""
 ENDS_S: Final = 0.05
@@ -24,7 +26,7 @@ log = logs.get("cluster")
 
 
 class Claim:
-    """A question that has not been answered by all."""
+    """A question, until those who asked it have heard its answer."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -32,6 +34,8 @@ class Claim:
         self.asked: set[int] = set()
         """The instances of all that were asked."""
         self.owner: asyncio.Future[Member | None] = asyncio.get_running_loop().create_future()
+        self.askers = 0
+        """Connections that have not heard the answer yet; until then nobody else may begin."""
 
     def settle(self, owner: Member | None) -> None:
         """It is known who has the session; None: nobody."""
@@ -49,7 +53,7 @@ class Claims:
         self._timeout_s = timeout_s
         self._count = 0
         self._open: dict[str, Claim] = {}
-        self._granted: dict[str, int] = {}
+        self._granted: dict[str, list[int]] = {}
         """Clients that may begin here, and are still asked for their passwords, with their connections."""
         cluster.hear("claim", self._on_claim)
         cluster.hear("answer", self._on_answer)
@@ -63,7 +67,7 @@ class Claims:
         """Whether nobody needs to be asked about a client."""
         return (
             self._hub.has_session(client_id.encode())
-            or getattr(self._hub.sinks.sink(conn), "hops", 0) >= TRIES
+            or getattr(self._hub.sinks.sink(conn), "hops", 0) >= HOPS_MAX
             or not self._cluster.homes(client_id.encode())
         )
 
@@ -80,9 +84,9 @@ class Claims:
                 break
             if await self._elsewhere.give(conn, packet, owner, client_id if became else None):
                 return False
-        self._granted[client_id] = conn
+        self._granted[client_id] = [*filter(self._hub.is_open, self._granted.get(client_id, ())), conn]
         if len(self._granted) > PIECE:
-            self._granted = {each: conn for each, conn in self._granted.items() if self._is_granted(each)}
+            self._granted = {each: conns for each, conns in self._granted.items() if self._is_granted(each)}
         return True
 
     def figures(self) -> dict[str, int]:
@@ -98,8 +102,13 @@ class Claims:
             claim = self._open[client_id] = Claim(self._count)
             self._ask_new(client_id, claim)
             asyncio.get_running_loop().call_later(self._timeout_s, self._give_up, client_id, claim)
-            claim.owner.add_done_callback(lambda _: self._open.pop(client_id, None))
-        return await asyncio.shield(claim.owner)
+        claim.askers += 1
+        try:
+            return await asyncio.shield(claim.owner)
+        finally:
+            claim.askers -= 1
+            if not claim.askers:
+                del self._open[client_id]
 
     def _ask_new(self, client_id: str, claim: Claim) -> None:
         """Asks those that have not been asked yet, some of whom may have just come; without any, it is settled."""
@@ -118,14 +127,13 @@ class Claims:
             self._ask_new(client_id, claim)
 
     def _give_up(self, client_id: str, claim: Claim) -> None:
-        if not claim.owner.done():
+        if claim.askers and not claim.owner.done():
             names = ",".join(each.name for each in claim.waits_for.values())
             log.rarely("warning", "claim", "nodes do not say if they have a session", client=client_id, nodes=names)
             claim.settle(None)
 
     def _is_granted(self, client_id: str) -> bool:
-        conn = self._granted.get(client_id)
-        return conn is not None and self._hub.is_open(conn)
+        return any(map(self._hub.is_open, self._granted.get(client_id, ())))
 
     def _has(self, client_id: str) -> bool:
         return self._hub.has_session(client_id.encode()) or self._is_granted(client_id)
@@ -137,7 +145,10 @@ class Claims:
         self._count = max(self._count, count)
         mine = self._open.get(client_id)
         me, it = (self._cluster.me.node, self._cluster.me.worker), (member.peer.node, member.peer.worker)
-        is_here = self._has(client_id) or (mine is not None and (mine.count, me) < (count, it))
+        is_here = self._has(client_id)
+        if not is_here and mine is not None:
+            # What is settled counts as what it is settled as, though its connections have not been told yet.
+            is_here = mine.owner.result() is None if mine.owner.done() else (mine.count, me) < (count, it)
         self._cluster.tell(member, "answer", (client_id, count, is_here))
 
     def _on_answer(self, member: Member, value: Any, _body: bytes) -> None:
@@ -196,8 +207,8 @@ class Claims:
         """Ends a session that another node goes on with."""
         log.warning("a session is at another node, too, and ends here", client=client_id, node=member.name)
         name = client_id.encode()
-        if self._is_granted(client_id):  # it is still asked for its password
-            self._hub.close_connection(self._granted.pop(client_id))
+        for conn in filter(self._hub.is_open, self._granted.pop(client_id, ())):  # it is still asked for its password
+            self._hub.close_connection(conn)
         if not self._hub.remotes.end(name):
             self._hub.disconnect(name, Reason.SESSION_TAKEN_OVER)
             asyncio.get_running_loop().call_later(ENDS_S, self._hub.remotes.end, name)
