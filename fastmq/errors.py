@@ -7,7 +7,9 @@
     |  |- TopicNameInvalid      (0x90)
     |  `- TopicFilterInvalid    (0x8F)
     |- StartError           the settings are right, but the machine says no (a port in use, for one)
-    `- StoreError           what must be durable could not be stored; carries whether there may be room later
+    |- StoreError           what must be durable could not be stored; carries whether there may be room later
+    |- Fenced               another process goes on with the store; this one must do nothing more
+    `- Unavailable          a session cannot be had just now; may be tried again
 
 Raised deep, with the reason; turned into a packet, a log line or an exit code at one edge.
 """
@@ -87,3 +89,11 @@ class TopicFilterInvalid(ProtocolError):
     """A topic filter to subscribe to breaks a rule of section 4.7 or 4.8."""
 
     reason = Reason.TOPIC_FILTER_INVALID
+
+
+class Fenced(FastmqError):
+    """Another process owns what this one did; nothing that it does is stored any more."""
+
+
+class Unavailable(FastmqError):
+    """A client's session may be at a node that is not there just now."""

@@ -31,6 +31,8 @@ class Place:
     """A socket for lines to the parent, `ready` and `alive`, which ends with the parent; -1: there is no parent."""
     settings: int = -1
     """A file with the settings that the parent has read; see `config/passing.py`."""
+    at: str = ""
+    """The node that this process runs at, while it stands in for another one; empty: it is that node itself."""
 
     def home(self, name: bytes) -> int:
         """The worker that has what is called so: a client's session, a shared group."""

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, cast
 from fastmq.config import acl, auth, bans
 from fastmq.config.cluster import ClusterSettings
 from fastmq.config.durability import TopicDurability
+from fastmq.config.jetstream import JetStreamSettings
 from fastmq.config.listener import Listener
 from fastmq.config.setting import BYTES, SIZE_MAX, U16_MAX, U32_MAX, Declared, Tables, declared_in, setting
 from fastmq.config.workers import WorkersSettings
@@ -250,6 +251,12 @@ class StoreSettings:
         help="Other durabilities for the messages of some topics, as `telemetry/# = os`; the first that matches "
         "counts.",
     )
+    engine: Literal["sqlite", "jetstream"] = setting(
+        "sqlite",
+        choices=("sqlite", "jetstream"),
+        help="`sqlite`: a file of this host has it; `jetstream`: several nodes of a cluster have it, so that the death "
+        "of one costs nothing, see `[jetstream]`.",
+    )
     path: str = setting(
         "",
         help="The file that all of it is kept in. Empty: `fastmq.db` in `$STATE_DIRECTORY`, else in `/var/lib/fastmq` "
@@ -365,6 +372,7 @@ class Config:
     store: StoreSettings = field(default_factory=StoreSettings)
     workers: WorkersSettings = field(default_factory=WorkersSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    jetstream: JetStreamSettings = field(default_factory=JetStreamSettings)
     systopics: SysTopicsSettings = field(default_factory=SysTopicsSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     acl: AclSettings = field(default_factory=AclSettings)
