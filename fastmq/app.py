@@ -3,16 +3,13 @@
 import asyncio
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastmq import logs
 from fastmq.auth.build import build_access, build_chain, build_enhanced
@@ -20,8 +17,8 @@ from fastmq.auth.chain import Chain
 from fastmq.auth.work import Work
 from fastmq.broker.facts import Facts
 from fastmq.broker.worker import Worker
-from fastmq.config.cluster import NODE_SUFFIX, problem
-from fastmq.config.place import Place
+from fastmq.config.location import ALONE, node_name, store_path
+from fastmq.config.place import FENCED, Place
 from fastmq.config.reload import merged
 from fastmq.config.schema import Config
 from fastmq.config.share import divided
@@ -33,9 +30,12 @@ from fastmq.fabric.cluster import Cluster
 from fastmq.fabric.elsewhere import Elsewhere
 from fastmq.fabric.handover import Handover
 from fastmq.fabric.local import Local
+from fastmq.fabric.standins import StandIns
 from fastmq.notify import Parent, Starter, Systemd
 from fastmq.store.facts_elsewhere import FactsElsewhere
+from fastmq.store.jetstream import Stream
 from fastmq.store.loading import Progress
+from fastmq.store.replicated import ReplicatedFactsElsewhere, ReplicatedStore
 from fastmq.store.sqlite import SqliteStore, no_progress
 
 if sys.platform != "win32":
@@ -48,29 +48,15 @@ if sys.platform != "win32":
 OLD_CHAIN_S: Final = 30.0
 """So long the steps of before may finish what they were asked."""
 
-ALONE: Final = Place()
+STAND_IN_S: Final = 10.0
+"""So long who stands in for a node waits for a quorum."""
 
 log = logs.get("serve")
 
 
-def store_path(config: Config, place: Place = ALONE) -> Path:
-    """Where the broker keeps what must outlive it; of several workers, the first has the file of a single one."""
-    path = _store_path(config)
-    return path.with_name(f"{path.stem}-{place.index}{path.suffix}") if place.index else path
-
-
-def _store_path(config: Config) -> Path:
-    if config.store.path:
-        return Path(config.store.path)
-    if state := os.environ.get("STATE_DIRECTORY"):
-        return Path(state.split(":")[0]) / "fastmq.db"
-    if os.geteuid() == 0:
-        return Path("/var/lib/fastmq/fastmq.db")
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "fastmq" / "fastmq.db"
-
-
-def open_store(config: Config, progress: Progress = no_progress, place: Place = ALONE) -> SqliteStore | None:
+def open_store(
+    config: Config, progress: Progress = no_progress, place: Place = ALONE, node: str = ""
+) -> SqliteStore | None:
     """The store that the settings ask for, None if nothing is to be kept; `progress` hears how far its load is.
 
     :raises StartError: it cannot be opened.
@@ -79,11 +65,21 @@ def open_store(config: Config, progress: Progress = no_progress, place: Place = 
     if settings.durability == "none" and all(rule.level == "none" for rule in settings.topics):
         return None
     path = store_path(config, place)
-    size_max, workers = settings.size_max_bytes, place.count
+    options: dict[str, Any] = {"workers": place.count, "progress": progress}
+    if place.index:
+        options["facts_path"] = store_path(config)
     try:
-        if place.index:
-            return FactsElsewhere(path, size_max, workers=workers, progress=progress, facts_path=store_path(config))
-        return SqliteStore(path, size_max, workers=workers, progress=progress)
+        if settings.engine == "sqlite":
+            return (FactsElsewhere if place.index else SqliteStore)(path, settings.size_max_bytes, **options)
+        return (ReplicatedFactsElsewhere if place.index else ReplicatedStore)(
+            path,
+            Stream(config.jetstream, config.cluster, node, place.index),
+            settings.size_max_bytes,
+            owner=f"{place.at or node}/{os.getpid()}/{secrets.token_hex(8)}",
+            wait_s=STAND_IN_S if place.at else None,
+            snapshot_bytes=config.jetstream.snapshot_bytes,
+            **options,
+        )
     except (StoreError, OSError) as error:
         raise StartError(f"{path}: the store cannot be opened: {error}; see store.path, store.durability") from error
 
@@ -96,17 +92,19 @@ def serve(
 ) -> int:
     """Runs a broker until SIGTERM or SIGINT; returns the exit code. On SIGHUP it asks for the settings `again`.
 
+    FENCED: another process goes on with its store.
     With a `place`, it is one of several workers, and ends with their parent, too. The settings are those of the whole.
 
     :raises StartError: it could not start, a port being in use for one.
     """
     factory = uvloop.new_event_loop if uvloop is not None else asyncio.new_event_loop
-    config = divided(config, place)
+    whole, config = config, divided(config, place)
     ended_ms = _ended_ms(config, place)
-    store = open_store(config, progress, place)
+    node = node_name(config, place)
+    store = open_store(config, progress, place, node)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(_serve(config, store, again, place, ended_ms))
+            return runner.run(_serve(config, whole, store, again, place, node, ended_ms))
     finally:
         if store is not None:
             store.close()
@@ -123,9 +121,11 @@ def _ended_ms(config: Config, place: Place) -> int:
 
 async def _serve(
     config: Config,
+    whole: Config,
     store: SqliteStore | None,
     again: Callable[[], Config] | None,
     place: Place,
+    node: str,
     ended_ms: int,
 ) -> int:
     loop = asyncio.get_running_loop()
@@ -143,7 +143,6 @@ async def _serve(
         enhanced = build_enhanced(config, work)
     except ConfigError as error:
         raise StartError(str(error)) from error
-    node = _node_name(config, place)
     worker = Worker(
         config,
         authenticators=(chain,) if chain is not None else (),
@@ -162,7 +161,7 @@ async def _serve(
         stop.set()
 
     worker.hub.on_broken = on_broken
-    _join(worker, config, place, node)
+    _join(worker, config, whole, place, node, store)
     worker.hub.remotes.clock(round(time.time() * 1000), ended_ms)
     if not await _started(worker, stop):
         return 0
@@ -210,42 +209,13 @@ async def _serve(
     if chain is not None:
         await chain.close()
     work.close()
+    if worker.is_fenced:
+        return FENCED
     return 1 if broken else 0
 
 
-def _node_name(config: Config, place: Place) -> str:
-    """What this node of a cluster is called: as the settings say, or as a file by the store does, which is made once.
-
-    :raises StartError: the settings of the cluster are wrong, or the file cannot be made.
-    """
-    settings = config.cluster
-    if wrong := problem(settings):
-        raise StartError(wrong)
-    if not settings.name or settings.node:
-        return settings.node
-    made = f"{socket.gethostname().partition('.')[0][:40]}-{secrets.token_hex(4)}"
-    made = re.sub(r"[^A-Za-z0-9_-]", "-", made)
-    if config.store.durability != "none":
-        path = store_path(config).with_suffix(NODE_SUFFIX)
-    elif place.folder:
-        path = Path(place.folder) / "node"
-    else:
-        return made
-    try:
-        with contextlib.suppress(FileExistsError):
-            draft = path.with_name(f"{path.name}.{place.index}")
-            draft.write_text(made)
-            try:
-                os.link(draft, path)  # whole or not at all, by one of the workers
-            finally:
-                draft.unlink()
-        return path.read_text().strip()
-    except OSError as error:
-        raise StartError(f"{path}: the name of the node cannot be kept: {error.strerror}; see cluster.node") from None
-
-
-def _join(worker: Worker, config: Config, place: Place, node: str) -> None:
-    """Makes a worker one of several, of its host or of a cluster."""
+def _join(worker: Worker, config: Config, whole: Config, place: Place, node: str, store: SqliteStore | None) -> None:
+    """Makes a worker one of several, of its host or of a cluster; `whole` are the settings of the host."""
     local = handover = None
     if place.count > 1:
         handover = Handover(worker.hub, place, timeout_s=config.mqtt.connect_timeout_s)
@@ -254,11 +224,23 @@ def _join(worker: Worker, config: Config, place: Place, node: str) -> None:
         if local is not None:
             worker.join(local, handover)
         return
-    instance = secrets.randbits(63) | 1
-    cluster = Cluster(worker.hub, config.cluster, Peer(node, place.index, place.count, instance))
+    settings, jetstream = config.cluster, config.jetstream
+    # The later one of two is higher.
+    instance = time.time_ns() // 1_000_000 << 22 | secrets.randbits(22)
+    forget_after_s, missing_s = settings.forget_after_s, 0.0
+    is_replicated = isinstance(store, ReplicatedStore)
+    if isinstance(store, ReplicatedStore):
+        instance = store.term << 32 | secrets.randbits(32)
+        forget_after_s = jetstream.give_up_after_s
+        missing_s = jetstream.stand_in_after_s + jetstream.timeout_s
+    me = Peer(node, place.index, place.count, instance, place.at or node)
+    cluster = Cluster(worker.hub, settings, me, forget_after_s)
     elsewhere = Elsewhere(worker.hub, cluster, config.listen)
-    claims = Claims(worker.hub, cluster, elsewhere, config.cluster.claim_timeout_s)
-    worker.join(Both(local, cluster, elsewhere, claims), handover, claims)
+    claims = Claims(worker.hub, cluster, elsewhere, settings.claim_timeout_s, missing_s)
+    stand_ins = None
+    if is_replicated and jetstream.stand_in and not place.at and place.index == 0:
+        stand_ins = StandIns(cluster, whole, store_path(config))
+    worker.join(Both(local, cluster, elsewhere, claims, stand_ins), handover, claims)
 
 
 def _starter(loop: asyncio.AbstractEventLoop, place: Place, stop: asyncio.Event) -> Starter:

@@ -190,8 +190,11 @@ class Nodes(Protocol):
         """Whether nobody needs to be asked about a client."""
         ...
 
-    async def settle(self, conn: int, packet: bytes, client_id: str, *, became: bool) -> bool:
-        """Whether a client's session is at this node, or begins here; False: its connection was given to another."""
+    async def settle(self, conn: int, packet: bytes, client_id: str, *, became: bool, clean: bool) -> bool:
+        """Whether a client's session is at this node, or begins here; False: its connection was given to another.
+
+        :raises Unavailable: it may be at a node that is away.
+        """
         ...
 
     def figures(self) -> dict[str, int]:
@@ -372,6 +375,10 @@ class Store(Protocol):
 
     def stat(self) -> Mapping[str, int]:
         """Figures: `file_bytes`, `journal_bytes`, `sessions`, `deliveries`, `messages`, `commits` and more."""
+        ...
+
+    def hurry(self) -> None:
+        """The broker ends: whoever does not answer soon is not waited for any more. From any thread."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from fastmq import logs
 from fastmq._hub import Hub
 from fastmq.contracts import Store
-from fastmq.errors import StoreError
+from fastmq.errors import Fenced, StoreError
 from fastmq.reasons import Reason
 
 RETRY_S: Final = 0.25
@@ -50,6 +50,8 @@ class Commits:
         self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._closing = False
         self._is_full = False
+        self.is_fenced = False
+        """Whether another process goes on with the store."""
         self._looked_at = 0.0
         self._on_facts: Callable[[Mapping[str, bytes]], None] | None = None
         self._thread = threading.Thread(target=self._run, name="fastmq-store", daemon=True)
@@ -70,6 +72,7 @@ class Commits:
         """Ends the thread after the batch that it has, or without it when the store does not take it."""
         self._hub.on_batch = self._hub.on_want = None
         self._closing = True
+        self._store.hurry()
         self._work.put(None)
         self._thread.join()
         with contextlib.suppress(queue.Empty):
@@ -80,6 +83,10 @@ class Commits:
     def _run(self) -> None:
         try:
             self._work_off()
+        except Fenced as error:
+            self._log.error("the store has another owner; this process ends", reason=error)
+            self.is_fenced = True
+            self._hub.broke()
         except Exception:
             self._log.exception("the store failed in a way that it should not; nothing is acknowledged any more")
             self._hub.broke()

@@ -5,6 +5,7 @@ from fastmq.broker.connack import packet_of
 from fastmq.broker.refusal import Refusal
 from fastmq.config.listener import Listener
 from fastmq.contracts import Certificate, Homes, Nodes
+from fastmq.errors import Unavailable
 from fastmq.packets import Connect
 from fastmq.reasons import Reason
 
@@ -44,11 +45,16 @@ class Homing:
         """Whether the session is here, or begins here.
 
         Else the worker of the client's session gets the connection, and decides as if it had come there. Raises Refusal
-        when that worker is not there.
+        when that worker, or a node that may have the session, is not there.
         """
         name, packet = connect.client_id, packet_of(body)
         if self._homes is not None and not self.has(conn, name):
             if not await self._homes.hand_over(conn, packet, name, became=became):
                 raise Refusal(Reason.SERVER_UNAVAILABLE, "the worker that has its session is not there")
             return False
-        return self._nodes is None or await self._nodes.settle(conn, packet, name, became=became)
+        try:
+            return self._nodes is None or await self._nodes.settle(
+                conn, packet, name, became=became, clean=connect.clean_start
+            )
+        except Unavailable as error:
+            raise Refusal(Reason.SERVER_UNAVAILABLE, str(error)) from error

@@ -161,7 +161,8 @@ class Worker:
                 await self._fabric.ready()
             if self._homes is not None:
                 await self._homes.start()
-            self.listeners = [await self._sockets.open(listener) for listener in self.config.listen]
+            if not self.place.at:  # who stands in for a node has its clients from others
+                self.listeners = [await self._sockets.open(listener) for listener in self.config.listen]
         except BaseException:
             loop.remove_reader(self.hub.fileno())
             self._sockets.close()
@@ -246,6 +247,11 @@ class Worker:
             if self._commits is not None:
                 self._commits.close()
             self.hub.close()
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether another process goes on with the store."""
+        return self._commits is not None and self._commits.is_fenced
 
     def reload(self, config: Config, authenticators: Sequence[Authenticator], authorizer: Authorizer | None) -> None:
         """Goes on with other settings, of which only those differ that can change: see `config/reload.py`."""

@@ -36,7 +36,7 @@ def path_of(store: Path | None, **given: Any) -> Path:
     loaded = settings.gather(**given)
     if store is not None:
         return store
-    from fastmq.app import store_path
+    from fastmq.config.location import store_path
 
     return store_path(loaded.config)
 

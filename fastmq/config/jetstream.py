@@ -43,11 +43,12 @@ class JetStreamSettings:
         3, min=1, max=5, help="How many servers have each batch. More than half of them must be there to acknowledge."
     )
     timeout_s: float = setting(
-        5.0,
+        10.0,
         unit="s",
         min=0.5,
         max=60.0,
-        help="After so long without an answer, what must last is refused, and tried again.",
+        help="After so long without an answer, what must last is refused, and tried again. Servers need up to 6 s to "
+        "agree on another leader.",
     )
     snapshot_bytes: int = setting(
         67_108_864,

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 VARIABLE: Final = "FASTMQ_PLACE"
+STANDS_IN: Final = "FASTMQ_STANDS_IN"
+FENCED: Final = 75
+"""The exit code of a worker whose store another process goes on with (`EX_TEMPFAIL` of sysexits.h)."""
 
 
 def fnv1a(data: bytes) -> int:
@@ -54,3 +57,26 @@ class Place:
             return cls()
         given = json.loads(text)
         return cls(**given | {"listeners": tuple(given["listeners"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandIn:
+    """What a process is told that stands in for a node of a cluster."""
+
+    node: str
+    count: int
+    """How many workers that node has."""
+    at: str
+    """The node that it runs at."""
+    settings: int
+    """A file with the settings; see `config/passing.py`."""
+
+    def to_text(self) -> str:
+        """For the environment variable."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls) -> "StandIn | None":
+        """What this process was told; None: it stands in for nobody."""
+        text = os.environ.pop(STANDS_IN, None)
+        return cls(**json.loads(text)) if text is not None else None

@@ -7,16 +7,25 @@ from fastmq.contracts import Fabric
 from fastmq.fabric.claims import Claims
 from fastmq.fabric.cluster import Cluster
 from fastmq.fabric.elsewhere import Elsewhere
+from fastmq.fabric.standins import StandIns
 
 
 class Both:
     """Starts and ends them together; what is told goes to workers of this host."""
 
-    def __init__(self, near: Fabric | None, cluster: Cluster, elsewhere: Elsewhere, claims: Claims) -> None:
+    def __init__(
+        self,
+        near: Fabric | None,
+        cluster: Cluster,
+        elsewhere: Elsewhere,
+        claims: Claims,
+        stand_ins: StandIns | None = None,
+    ) -> None:
         self._elsewhere = elsewhere
         self._claims = claims
         self._near = near
         self._cluster = cluster
+        self._stand_ins = stand_ins
 
     async def start(self) -> None:
         """Connects.
@@ -44,6 +53,8 @@ class Both:
 
     async def close(self) -> None:
         """Leaves the cluster, then the host."""
+        if self._stand_ins is not None:
+            await self._stand_ins.close()
         await self._claims.close()
         await self._elsewhere.close()
         await self._cluster.close()

@@ -44,12 +44,14 @@ class Peer:
     count: int
     """How many workers its node has."""
     instance: int
-    """A number that no other process has, not 0."""
+    """A number that no other process has, not 0. Of two that are this worker, the higher one is."""
+    at: str = ""
+    """The node that it runs at."""
     version: int = PROTOCOL
 
     @property
     def key(self) -> str:
-        return f"{self.node}/{self.worker}/{self.count}/{self.instance:016x}/{self.version}"
+        return f"{self.node}/{self.worker}/{self.count}/{self.instance:016x}/{self.at or self.node}/{self.version}"
 
     @classmethod
     def of(cls, key: str) -> "Peer":
@@ -57,8 +59,8 @@ class Peer:
 
         :raises ValueError: it is none.
         """
-        node, worker, count, instance, version = key.split("/")[-5:]
-        found = cls(node, int(worker), int(count), int(instance, 16), int(version))
+        node, worker, count, instance, at, version = key.split("/")[-6:]
+        found = cls(node, int(worker), int(count), int(instance, 16), at, int(version))
         if not 0 <= found.worker < found.count <= 64 or not 0 < found.instance < 1 << 64:
             raise ValueError(f"{key!r} is no peer")
         return found
@@ -74,6 +76,8 @@ class Bus:
         self.on_down: Callable[[Peer], None] | None = None
         self.on_stream: Callable[[Peer, socket.socket], None] | None = None
         self._peers: dict[tuple[str, int], Peer] = {}
+        self._seen: dict[tuple[str, int], set[Peer]] = {}
+        """All that say to be this worker: for a moment, one that was replaced may be there, too."""
         self._streams: dict[int, Stream] = {}
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._session: Any = None
@@ -130,10 +134,11 @@ class Bus:
         settings = self._settings
         protocol = "tls" if settings.tls_ca else "tcp"
         host, port = endpoint(settings.listen)
-        if self.me.worker:  # who knows one worker of this node knows all
+        is_elsewhere = self.me.at not in ("", self.me.node)
+        if self.me.worker or is_elsewhere:  # who knows one worker of this node knows all
             first = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
             seeds = [*seeds, f"{_bracketed(first)}:{port}"]
-        listen = f"{protocol}/{_bracketed(host)}:{port + self.me.worker}"
+        listen = f"{protocol}/{_bracketed(host)}:{0 if is_elsewhere else port + self.me.worker}"
         transport: dict[str, Any] = {
             "link": {
                 "tx": {
@@ -243,6 +248,7 @@ class Bus:
             await asyncio.to_thread(session.close)
         self._declared = []
         self._peers.clear()
+        self._seen.clear()
         self._forget_secret()
 
     def _forget_secret(self) -> None:
@@ -284,21 +290,25 @@ class Bus:
             return
         where = (peer.node, peer.worker)
         if where == (self.me.node, self.me.worker):
-            if is_up and peer.instance != self.me.instance:
+            if is_up and peer.instance != self.me.instance and peer.at == (self.me.at or self.me.node):
                 log.error("another broker has this node's name; set another cluster.node", node=peer.node)
             return
+        seen = self._seen.setdefault(where, set())
+        (seen.add if is_up else seen.discard)(peer)
         known = self._peers.get(where)
-        if is_up and known != peer:
+        newest = max(seen, key=lambda each: each.instance, default=None)
+        if newest != known:
             if known is not None:
                 self._down(known)
-            self._peers[where] = peer
-            if self.on_up is not None:
-                self.on_up(peer)
-        elif not is_up and known == peer:
-            self._down(peer)
+            if newest is not None:
+                self._peers[where] = newest
+                if self.on_up is not None:
+                    self.on_up(newest)
+        if not seen:
+            del self._seen[where]
 
     def _down(self, peer: Peer) -> None:
-        del self._peers[peer.node, peer.worker]
+        self._peers.pop((peer.node, peer.worker), None)
         for stream in [each for each in self._streams.values() if each.peer_instance == peer.instance]:
             stream.end()
         if self.on_down is not None:

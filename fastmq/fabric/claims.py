@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastmq import logs
 from fastmq._hub import Hub
+from fastmq.errors import Unavailable
 from fastmq.fabric.cluster import FIRST, Cluster, Member
 from fastmq.fabric.elsewhere import Elsewhere
 from fastmq.reasons import Reason
@@ -46,11 +47,15 @@ class Claim:
 class Claims:
     """Those of one worker, which are about the clients whose home it is at its node."""
 
-    def __init__(self, hub: Hub, cluster: Cluster, elsewhere: Elsewhere, timeout_s: float) -> None:
+    def __init__(
+        self, hub: Hub, cluster: Cluster, elsewhere: Elsewhere, timeout_s: float, missing_s: float = 0.0
+    ) -> None:
+        """`missing_s`: so long a client waits for a node that is away, whose sessions come back; 0: they do not."""
         self._hub = hub
         self._cluster = cluster
         self._elsewhere = elsewhere
         self._timeout_s = timeout_s
+        self._missing_s = missing_s
         self._count = 0
         self._open: dict[str, Claim] = {}
         self._granted: dict[str, list[int]] = {}
@@ -68,19 +73,30 @@ class Claims:
         return (
             self._hub.has_session(client_id.encode())
             or getattr(self._hub.sinks.sink(conn), "hops", 0) >= HOPS_MAX
-            or not self._cluster.homes(client_id.encode())
+            or not (self._cluster.homes(client_id.encode()) or self._misses(client_id))
         )
 
-    async def settle(self, conn: int, packet: bytes, client_id: str, *, became: bool) -> bool:
+    def _misses(self, client_id: str) -> bool:
+        return self._missing_s > 0 and self._cluster.misses(client_id.encode())
+
+    async def settle(self, conn: int, packet: bytes, client_id: str, *, became: bool, clean: bool) -> bool:
         """Whether a client's session is here, or may begin here; otherwise its connection has been given to its node.
 
-        `became`: an authenticator has found the client identifier.
+        `became`: an authenticator has found the client identifier. `clean`: it wants a new session.
+
+        :raises Unavailable: it may be at a node that is away.
         """
         for _ in range(TRIES):
             if self.is_here(conn, client_id):
                 break
+            if not clean and self._misses(client_id):
+                if not await self._cluster.is_whole(client_id.encode(), self._missing_s):
+                    raise Unavailable("its session may be at a node that is away")
+                continue
             owner = await self._ask(client_id)
             if owner is None:
+                if not clean and self._misses(client_id):
+                    continue
                 break
             if await self._elsewhere.give(conn, packet, owner, client_id if became else None):
                 return False

@@ -61,9 +61,10 @@ class Member:
 class Cluster:
     """This worker's side of the cluster; all methods belong to the loop's thread."""
 
-    def __init__(self, hub: Hub, settings: ClusterSettings, me: Peer) -> None:
+    def __init__(self, hub: Hub, settings: ClusterSettings, me: Peer, forget_after_s: float) -> None:
         self._hub = hub
         self._settings = settings
+        self._forget_after_s = forget_after_s
         self._bus = Bus(settings, me)
         self.me = me
         self._members: dict[tuple[str, int], Member] = {}
@@ -71,6 +72,8 @@ class Cluster:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._hears: dict[str, Callable[[Member, Any, bytes], None]] = {}
+        self.on_up: list[Callable[[Member], None]] = []
+        """Who wants to know of members that are there from now on."""
         self.on_gone: list[Callable[[Member], None]] = []
         """Who wants to know of members that are not there any more."""
         self.on_ready: list[Callable[[Member], None]] = []
@@ -107,7 +110,7 @@ class Cluster:
             await self._wait(deadline)
         others = ",".join(sorted({each.peer.node for each in self.members()})) or "none"
         log.info("is a node of the cluster", name=self._settings.name, node=self.me.node, others=others)
-        loop.call_later(self._settings.forget_after_s, self._settle)
+        loop.call_later(self._forget_after_s, self._settle)
 
     async def _wait(self, deadline: float) -> None:
         self._changed.clear()
@@ -134,6 +137,20 @@ class Cluster:
     def members(self) -> list[Member]:
         """Those that are there."""
         return [each for each in self._members.values() if each.is_up]
+
+    def misses(self, name: bytes) -> bool:
+        """Whether a node is away, and not given up, that may have what is called so."""
+        hashed = fnv1a(name)
+        return any(not each.is_up and hashed % each.peer.count == each.peer.worker for each in self._members.values())
+
+    async def is_whole(self, name: bytes, timeout_s: float) -> bool:
+        """Whether, within that time, no such node is away any more."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self.misses(name):
+            if asyncio.get_running_loop().time() >= deadline:
+                return False
+            await self._wait(deadline)
+        return True
 
     def homes(self, name: bytes) -> list[Member]:
         """Of each node that is there, the worker that has what is called so."""
@@ -226,11 +243,14 @@ class Cluster:
             member.forgetting = None
         member.peer = peer
         member.is_up = True
-        log.info("a node is there", node=member.name, version=peer.version)
+        at = {"at": peer.at} if peer.at != peer.node else {}
+        log.info("a node is there", node=member.name, version=peer.version, **at)
         if member.task is not None:
             member.task.cancel()
         member.task = self._start(self._connect(member))
         self._changed.set()
+        for call in self.on_up:
+            call(member)
 
     def _on_down(self, peer: Peer) -> None:
         member = self._members.get((peer.node, peer.worker))
@@ -240,7 +260,7 @@ class Cluster:
         if member.task is not None:
             member.task.cancel()
             member.task = None
-        after_s = self._settings.forget_after_s
+        after_s = self._forget_after_s
         log.warning("a node is not there any more", node=member.name, forgotten_after_s=after_s)
         member.forgetting = asyncio.get_running_loop().call_later(after_s, self._forget, member)
         self._changed.set()
@@ -256,6 +276,7 @@ class Cluster:
         self._indexes.pop(member.index, None)
         with contextlib.suppress(RuntimeError):
             self._hub.remotes.remove(member.index)
+        self._changed.set()
         log.warning("a node is given up: nothing is kept for its clients any more", node=member.name)
 
     # -- connections ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -33,8 +33,11 @@ PART_BYTES: Final = 512 * 1024
 WRONG_SEQUENCE: Final = (10071, 10164)
 """JetStream's error codes when the last sequence number is another one."""
 READ_AT_ONCE: Final = 64
+ASK_S: Final = 2.0
+"""What nobody answers within this was asked while there was no leader, and is asked again."""
 RETRY_S: Final = 0.25
 SAY_S: Final = 5.0
+HURRY_S: Final = 1.0
 SNAPSHOT_S: Final = 600.0
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -74,6 +77,8 @@ class Stream:
         """Number and sequence number of those."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fastmq-nats", daemon=True)
+        self._scopes: set[asyncio.Timeout] = set()
+        self._is_hurried = False
         self._nats: Any = None
         self._js: Any = None
         self._errors: tuple[type[Exception], ...] = ()
@@ -91,16 +96,24 @@ class Stream:
             import nats.errors
             import nats.js.errors
         except ImportError:
-            raise StartError('store.engine = "jetstream" needs the extra: pip install \'fastmq[jetstream]\'') from None
+            raise StartError("store.engine = \"jetstream\" needs the extra: pip install 'fastmq[jetstream]'") from None
         self._errors = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
         self._owner = owner
         self._thread.start()
+        self._patient(self._open, wait_s)
+
+    def _patient(
+        self,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        wait_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> T:
+        """What it gives as soon as there is a quorum. Raises StoreError when there is none in time."""
         deadline = None if wait_s is None else time.monotonic() + wait_s
         said = time.monotonic()
         while True:
             try:
-                self._call(self._open())
-                return
+                return self._call(work(), timeout_s)
             except StoreError as error:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
@@ -138,7 +151,7 @@ class Stream:
                 error_cb=_on_error,
                 **options,
             )
-            self._js = self._nats.jetstream(timeout=settings.timeout_s)
+            self._js = self._nats.jetstream(timeout=ASK_S)
         config = StreamConfig(
             name=self.name,
             subjects=[f"{self._subject}.*"],
@@ -191,8 +204,24 @@ class Stream:
             raise StoreError("failed", f"stream {self.name}: {type(error).__name__}: {why}") from error
 
     async def _within(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
-        async with asyncio.timeout(timeout_s or self._settings.timeout_s * 4):
-            return await work
+        limit_s = HURRY_S if self._is_hurried else timeout_s or self._settings.timeout_s * 4
+        async with asyncio.timeout(limit_s) as scope:
+            self._scopes.add(scope)
+            try:
+                return await work
+            finally:
+                self._scopes.discard(scope)
+
+    def hurry(self) -> None:
+        """From now on, and for what runs now, no answer is waited for longer than a second. From any thread."""
+
+        def hurry() -> None:
+            self._is_hurried = True
+            for scope in self._scopes:
+                scope.reschedule(min(scope.when() or 0.0, self._loop.time() + HURRY_S))
+
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(hurry)
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -220,7 +249,9 @@ class Stream:
             body = records[part * PART_BYTES : (part + 1) * PART_BYTES]
             self._doubt = True
             try:
-                found = await self._js.publish(f"{self._subject}.batch", body, headers=headers)
+                found = await self._js.publish(
+                    f"{self._subject}.batch", body, timeout=self._settings.timeout_s, headers=headers
+                )
             except Exception as error:
                 if not _is_wrong_sequence(error):
                     raise
@@ -265,10 +296,10 @@ class Stream:
         """The batches that the stream has, oldest first; once, after `open`."""
         done = 0
         parts: list[bytes] = []
-        subscription = self._call(self._subscribe())
+        subscription = self._patient(self._subscribe)
         try:
             while done < self._last:
-                for message in self._call(self._fetch(subscription)):
+                for message in self._patient(lambda: self._fetch(subscription)):
                     done = message.metadata.sequence.stream
                     headers = message.headers or {}
                     if PART not in headers:
@@ -325,7 +356,7 @@ class Stream:
 
     def snapshot(self) -> int:
         """The number up to which the newest snapshot has the batches; 0: there is none."""
-        return self._call(self._newest())
+        return self._patient(self._newest)
 
     async def _newest(self) -> int:
         numbers = await self._numbers(await self._snapshots())
@@ -333,7 +364,7 @@ class Stream:
 
     def get_snapshot(self, number: int, path: Path) -> None:
         """Writes that snapshot to a file."""
-        self._call(self._get_snapshot(number, path), SNAPSHOT_S)
+        self._patient(lambda: self._get_snapshot(number, path), timeout_s=SNAPSHOT_S)
 
     async def _get_snapshot(self, number: int, path: Path) -> None:
         bucket = await self._snapshots()
@@ -359,9 +390,7 @@ class Stream:
         try:
             return await self._js.object_store(self._bucket)
         except NotFoundError:
-            config = ObjectStoreConfig(
-                bucket=self._bucket, storage=StorageType.FILE, replicas=self._settings.replicas
-            )
+            config = ObjectStoreConfig(bucket=self._bucket, storage=StorageType.FILE, replicas=self._settings.replicas)
             with contextlib.suppress(BadRequestError):  # another node was quicker
                 return await self._js.create_object_store(self._bucket, config=config)
             return await self._js.object_store(self._bucket)

@@ -32,9 +32,7 @@ def password_of(cluster: ClusterSettings) -> str:
     ).hex()
 
 
-def configuration(
-    settings: JetStreamSettings, cluster: ClusterSettings, node: str, folder: Path, *, sync: bool
-) -> str:
+def configuration(settings: JetStreamSettings, cluster: ClusterSettings, node: str, folder: Path, *, sync: bool) -> str:
     """The text of its configuration file. `sync`: what it acknowledges is on the medium."""
     listen, cluster_listen = endpoint(settings.listen), endpoint(settings.cluster_listen, ROUTE_PORT)
     password = password_of(cluster)

@@ -21,6 +21,7 @@ from fastmq.store import files
 from fastmq.store.backup import backup
 from fastmq.store.clock import Clocks
 from fastmq.store.database import is_damage
+from fastmq.store.facts_elsewhere import FactsElsewhere
 from fastmq.store.jetstream import Batch, Stream
 from fastmq.store.journal import Damaged
 from fastmq.store.snapshot import connect
@@ -197,11 +198,18 @@ class ReplicatedStore(SqliteStore):
     def stat(self) -> dict[str, int]:
         return {**super().stat(), "stream_bytes": self._stream.bytes, "snapshots": self._snapshots, "term": self.term}
 
+    def hurry(self) -> None:
+        self._stream.hurry()
+
     def close(self) -> None:
         if (copying := self._copying) is not None:
             copying.join()
         super().close()
         self._stream.close()
+
+
+class ReplicatedFactsElsewhere(ReplicatedStore, FactsElsewhere):
+    """That of a worker whose facts are in the file of the first one."""
 
 
 def number_of(path: Path) -> int | None:

@@ -255,6 +255,9 @@ class SqliteStore:
             "slowest_commit_us": self._slowest_commit_ns // 1000,
         }
 
+    def hurry(self) -> None:
+        pass  # it waits for nobody
+
     def close(self) -> None:
         file = self._file
         try:

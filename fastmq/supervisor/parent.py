@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 from fastmq import logs
 from fastmq.config.passing import passed
-from fastmq.config.place import Place
+from fastmq.config.place import FENCED, Place
 from fastmq.config.reload import merged
 from fastmq.config.schema import Config
 from fastmq.errors import ConfigError, StartError
@@ -36,22 +36,27 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 log = logs.get("supervisor")
 
 
-def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[], Config]) -> int:
+def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[], Config], at: str = "") -> int:
     """Runs `count` workers, each `fastmq` with the same arguments; returns the exit code.
+
+    `at`: the node where they stand in for those of another one. They have no listeners then, and all end when another
+    process goes on with the store of one of them.
 
     :raises StartError: a listener cannot be bound, or there can be no folder.
     """
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(_signals())  # first: from here on, nothing is left behind
         log.debug("starts", workers=count)
-        ports = Ports(config.listen, count)
+        ports = Ports(() if at else config.listen, count)
         stack.callback(ports.close)
         folder = stack.enter_context(private_folder())
         # As a script, this process does not look for modules where it was started; neither do its workers.
         is_script = sys.modules["__main__"].__spec__ is None
         command = [sys.executable, *(["-P"] if is_script else []), "-m", "fastmq", *arguments]
         children = [
-            Child(Place(index=index, count=count, folder=folder, listeners=ports.of(index)), command, environment())
+            Child(
+                Place(index=index, count=count, folder=folder, listeners=ports.of(index), at=at), command, environment()
+            )
             for index in range(count)
         ]
         return Parent(config, children, ports, folder, again).run(signals)
@@ -205,6 +210,9 @@ class Parent:
             if code not in (0, -signal.SIGTERM):  # this signal ends one that had not begun yet
                 self._code = 1
                 log.error("a worker did not end as it should", **told)
+        elif code == FENCED and child.place.at:
+            self._code = code
+            self._stop(now)
         elif code > 0 and not child.was_ready and not self._has_started:
             log.error("cannot start: a worker ended before it was ready, and has said why", **told)
             self._code = 1

@@ -55,6 +55,9 @@ class Node:
     def homes(self, _name: bytes) -> list[Member]:
         return self.others
 
+    def misses(self, _name: bytes) -> bool:
+        return False
+
     def hear(self, kind: str, call: Callable[[Any, Any, bytes], None]) -> None:
         self.heard[kind] = call
 
@@ -85,7 +88,7 @@ class Node:
         await steps(self.seed)
         self.conns.add(conn)
         self.hops[conn] = hops
-        if not self.claims.is_here(conn, "c") and not await self.claims.settle(conn, b"", "c", became=False):
+        if not self.claims.is_here(conn, "c") and not await self.claims.settle(conn, b"", "c", became=False, clean=False):
             return
         await steps(self.seed)  # its password is looked at
         self.sessions.add(b"c")
