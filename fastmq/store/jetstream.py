@@ -26,7 +26,8 @@ from fastmq.store.nats_server import USER, password_of
 
 T = TypeVar("T")
 
-OWNER, NUMBER, PART, WALL = "Fastmq-Owner", "Fastmq-Number", "Fastmq-Part", "Fastmq-Wall-Ms"
+OWNER, TERM, WORKERS = "Fastmq-Owner", "Fastmq-Term", "Fastmq-Workers"
+NUMBER, PART, WALL = "Fastmq-Number", "Fastmq-Part", "Fastmq-Wall-Ms"
 EXPECTED: Final = "Nats-Expected-Last-Sequence"
 PART_BYTES: Final = 512 * 1024
 """Of one message: a server takes 1 MiB unless it is told otherwise."""
@@ -67,6 +68,8 @@ class Stream:
         self._owner = ""
         self.term = 0
         """Counts the owners; this process is the owner of this term."""
+        self.workers = 0
+        """How many workers the node had that wrote what the stream has; 0: nobody did."""
         self._last = 0
         """The sequence number of the newest message that is known."""
         self._doubt = False
@@ -162,14 +165,20 @@ class Stream:
         await self._js.add_stream(config)
         await self._acquire()
 
-    async def _acquire(self) -> None:
+    async def _acquire(self, workers: int = 0) -> None:
         """Begins a term; whoever owned the stream before is fenced from here on."""
         while True:
             state = (await self._js.stream_info(self.name)).state
             term = 0
             with contextlib.suppress(self._not_found()):
-                term = int((await self._js.get_last_msg(self.name, f"{self._subject}.owner")).headers["Term"])
-            headers = {OWNER: self._owner, "Term": str(term + 1), EXPECTED: str(state.last_seq)}
+                before = (await self._js.get_last_msg(self.name, f"{self._subject}.owner")).headers
+                term, self.workers = int(before[TERM]), int(before[WORKERS])
+            headers = {
+                OWNER: self._owner,
+                TERM: str(term + 1),
+                WORKERS: str(workers or self.workers),
+                EXPECTED: str(state.last_seq),
+            }
             try:
                 found = await self._js.publish(f"{self._subject}.owner", b"", headers=headers)
             except Exception as error:
@@ -177,7 +186,13 @@ class Stream:
                     raise
                 continue
             self._last, self.term, self._doubt = found.seq, term + 1, False
+            self.workers = workers or self.workers
             return
+
+    def keep_workers(self, workers: int) -> None:
+        """Notes how many workers the node has."""
+        if workers != self.workers:
+            self._patient(lambda: self._acquire(workers))
 
     def _not_found(self) -> Any:
         from nats.js.errors import NotFoundError

@@ -119,7 +119,9 @@ class ReplicatedStore(SqliteStore):
 
     def load(self) -> Iterator[bytes]:
         self._follow()
+        self._file.workers = self._file.workers or self._stream.workers
         yield from super().load()
+        self._stream.keep_workers(self._workers)
 
     def _follow(self) -> None:
         """Appends what the stream has and the file has not."""

@@ -13,6 +13,7 @@ from tests.cluster.replicated import replicated_nodes
 from tests.cluster.test_nodes import LASTS, received
 from tests.wireclient import Client, ConnectionEnded
 
+pytestmark = pytest.mark.timeout(180)  # NATS takes up to 6 s for another leader, and there are several
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
 
