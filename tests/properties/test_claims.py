@@ -88,8 +88,9 @@ class Node:
         await steps(self.seed)
         self.conns.add(conn)
         self.hops[conn] = hops
-        if not self.claims.is_here(conn, "c") and not await self.claims.settle(conn, b"", "c", became=False, clean=False):
-            return
+        if not self.claims.is_here(conn, "c"):
+            if not await self.claims.settle(conn, b"", "c", became=False, clean=False):
+                return
         await steps(self.seed)  # its password is looked at
         self.sessions.add(b"c")
 
