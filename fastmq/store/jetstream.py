@@ -3,28 +3,23 @@
 Every message is appended with the sequence number that it expects to be the last (`Nats-Expected-Last-Sequence`). An
 owner begins with a record of its own, so all that another process still sends, or has on its way, is refused from then
 on: it finds itself fenced. What it is unsure of after a failure it reads again before it goes on.
-
-NATS' client is asyncio; it has a thread and a loop of its own here, and all methods block.
 """
 
-import asyncio
 import contextlib
-import ssl
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from fastmq import logs
-from fastmq.config.cluster import ClusterSettings, endpoint
+from fastmq.config.cluster import ClusterSettings
 from fastmq.config.jetstream import JetStreamSettings
-from fastmq.errors import Fenced, StartError, StoreError
-from fastmq.store.nats_server import USER, password_of
-
-T = TypeVar("T")
+from fastmq.errors import Fenced, StoreError
+from fastmq.store.nats_client import Connection
+from fastmq.store.nats_snapshots import Snapshots
 
 OWNER, TERM, WORKERS = "Fastmq-Owner", "Fastmq-Term", "Fastmq-Workers"
 NUMBER, PART, WALL = "Fastmq-Number", "Fastmq-Part", "Fastmq-Wall-Ms"
@@ -34,13 +29,7 @@ PART_BYTES: Final = 512 * 1024
 WRONG_SEQUENCE: Final = (10071, 10164)
 """JetStream's error codes when the last sequence number is another one."""
 READ_AT_ONCE: Final = 64
-ASK_S: Final = 2.0
-"""What nobody answers within this was asked while there was no leader, and is asked again."""
-RETRY_S: Final = 0.25
-SAY_S: Final = 5.0
-HURRY_S: Final = 1.0
-SNAPSHOT_S: Final = 600.0
-CHUNK_BYTES: Final = 256 * 1024
+FETCH_S: Final = 2.0
 
 log = logs.get("store")
 
@@ -60,11 +49,10 @@ class Stream:
 
     def __init__(self, settings: JetStreamSettings, cluster: ClusterSettings, node: str, worker: int) -> None:
         self._settings = settings
-        self._cluster = cluster
         self.name = f"FASTMQ-{cluster.name}-{node}-{worker}".replace(".", "=")
         self._subject = f"fastmq.{cluster.name}.{node}.{worker}".replace("=", "==").replace("..", "=.")
-        self._bucket = f"fastmq-{cluster.name}".replace(".", "=").replace("=", "_")
-        self._object = f"{node}/{worker}"
+        self._connection = Connection(settings, cluster, self.name)
+        self.snapshots = Snapshots(self._connection, settings, cluster.name, node, worker)
         self._owner = ""
         self.term = 0
         """Counts the owners; this process is the owner of this term."""
@@ -78,13 +66,6 @@ class Stream:
         """Of batches that are newer than the last snapshot, about."""
         self._sequences: deque[tuple[int, int]] = deque()
         """Number and sequence number of those."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fastmq-nats", daemon=True)
-        self._scopes: set[asyncio.Timeout] = set()
-        self._is_hurried = False
-        self._nats: Any = None
-        self._js: Any = None
-        self._errors: tuple[type[Exception], ...] = ()
 
     # -- its beginning and end -----------------------------------------------------------------------------------------
 
@@ -95,148 +76,78 @@ class Stream:
 
         :raises StartError: the extra is not installed. :raises StoreError: there is no quorum in time.
         """
-        try:
-            import nats.errors
-            import nats.js.errors
-        except ImportError:
-            raise StartError("store.engine = \"jetstream\" needs the extra: pip install 'fastmq[jetstream]'") from None
-        self._errors = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
         self._owner = owner
-        self._thread.start()
-        self._patient(self._open, wait_s)
-
-    def _patient(
-        self,
-        work: Callable[[], Coroutine[Any, Any, T]],
-        wait_s: float | None = None,
-        timeout_s: float | None = None,
-    ) -> T:
-        """What it gives as soon as there is a quorum. Raises StoreError when there is none in time."""
-        deadline = None if wait_s is None else time.monotonic() + wait_s
-        said = time.monotonic()
-        while True:
-            try:
-                return self._call(work(), timeout_s)
-            except StoreError as error:
-                now = time.monotonic()
-                if deadline is not None and now >= deadline:
-                    raise
-                if now - said >= SAY_S:
-                    said = now
-                    log.warning("waits for a quorum of JetStream", reason=error)
-            time.sleep(RETRY_S)
+        self._connection.start()
+        self._connection.patient(self._open, wait_s)
 
     async def _open(self) -> None:
-        import nats
+        await self._connection.connect()
         from nats.js.api import StorageType, StreamConfig
 
-        settings = self._settings
-        if self._nats is None:
-            urls = list(settings.urls)
-            user, password = settings.user, settings.password
-            if not urls:
-                host, port = endpoint(settings.listen)
-                host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-                urls = [f"nats://[{host}]:{port}" if ":" in host else f"nats://{host}:{port}"]
-                user, password = USER, password_of(self._cluster)
-            options: dict[str, Any] = {"user": user, "password": str(password)} if user else {}
-            if settings.tls_ca:
-                options["tls"] = ssl.create_default_context(cafile=settings.tls_ca)
-            self._nats = await nats.connect(
-                urls,
-                name=f"fastmq {self.name}",
-                connect_timeout=2,
-                reconnect_time_wait=0.2,
-                max_reconnect_attempts=-1,
-                ping_interval=2,
-                max_outstanding_pings=2,
-                allow_reconnect=True,
-                error_cb=_on_error,
-                **options,
-            )
-            self._js = self._nats.jetstream(timeout=ASK_S)
         config = StreamConfig(
             name=self.name,
             subjects=[f"{self._subject}.*"],
             storage=StorageType.FILE,
-            num_replicas=settings.replicas,
+            num_replicas=self._settings.replicas,
             allow_direct=False,  # a replica that is behind must not answer
         )
-        await self._js.add_stream(config)
+        await self._connection.js.add_stream(config)
         await self._acquire()
 
-    async def _acquire(self, workers: int = 0) -> None:
+    async def _acquire(self) -> None:
         """Begins a term; whoever owned the stream before is fenced from here on."""
         while True:
-            state = (await self._js.stream_info(self.name)).state
+            state = (await self._connection.js.stream_info(self.name)).state
             term = 0
             with contextlib.suppress(self._not_found()):
-                before = (await self._js.get_last_msg(self.name, f"{self._subject}.owner")).headers
+                before = (await self._connection.js.get_last_msg(self.name, f"{self._subject}.owner")).headers
                 term, self.workers = int(before[TERM]), int(before[WORKERS])
-            headers = {
-                OWNER: self._owner,
-                TERM: str(term + 1),
-                WORKERS: str(workers or self.workers),
-                EXPECTED: str(state.last_seq),
-            }
             try:
-                found = await self._js.publish(f"{self._subject}.owner", b"", headers=headers)
+                await self._own(term + 1, self.workers, state.last_seq)
             except Exception as error:
                 if not _is_wrong_sequence(error):
                     raise
                 continue
-            self._last, self.term, self._doubt = found.seq, term + 1, False
-            self.workers = workers or self.workers
+            self.term = term + 1
             return
 
+    async def _own(self, term: int, workers: int, last: int) -> None:
+        headers = {OWNER: self._owner, TERM: str(term), WORKERS: str(workers), EXPECTED: str(last)}
+        found = await self._connection.js.publish(f"{self._subject}.owner", b"", headers=headers)
+        self._last, self._doubt = found.seq, False
+
     def keep_workers(self, workers: int) -> None:
-        """Notes how many workers the node has."""
+        """Notes how many workers the node has.
+
+        :raises Fenced: another process owns the stream.
+        """
         if workers != self.workers:
-            self._patient(lambda: self._acquire(workers))
+            self._connection.patient(lambda: self._keep_workers(workers))
+
+    async def _keep_workers(self, workers: int) -> None:
+        # Not by another term: what another owner appended since this one has read is not to be overlooked.
+        self._doubt = True
+        try:
+            await self._own(self.term, workers, self._last)
+        except Exception as error:
+            if not _is_wrong_sequence(error):
+                raise
+            await self._look()
+            raise TimeoutError("something came between") from error
+        self.workers = workers
 
     def _not_found(self) -> Any:
         from nats.js.errors import NotFoundError
 
         return NotFoundError
 
-    def close(self) -> None:
-        """Ends the connection and the thread."""
-        if not self._thread.is_alive():
-            return
-        if self._nats is not None:
-            with contextlib.suppress(Exception):
-                asyncio.run_coroutine_threadsafe(self._nats.close(), self._loop).result(2.0)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _call(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
-        future = asyncio.run_coroutine_threadsafe(self._within(work, timeout_s), self._loop)
-        try:
-            return future.result()
-        except self._errors as error:
-            why = str(error) or "no answer"
-            raise StoreError("failed", f"stream {self.name}: {type(error).__name__}: {why}") from error
-
-    async def _within(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
-        limit_s = HURRY_S if self._is_hurried else timeout_s or self._settings.timeout_s * 4
-        async with asyncio.timeout(limit_s) as scope:
-            self._scopes.add(scope)
-            try:
-                return await work
-            finally:
-                self._scopes.discard(scope)
-
     def hurry(self) -> None:
         """From now on, and for what runs now, no answer is waited for longer than a second. From any thread."""
+        self._connection.hurry()
 
-        def hurry() -> None:
-            self._is_hurried = True
-            for scope in self._scopes:
-                scope.reschedule(min(scope.when() or 0.0, self._loop.time() + HURRY_S))
-
-        with contextlib.suppress(RuntimeError):  # it is closed
-            self._loop.call_soon_threadsafe(hurry)
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -245,7 +156,7 @@ class Stream:
 
         :raises Fenced: another process owns the stream.
         """
-        self._call(self._append(number, records))
+        self._connection.call(self._append(number, records))
         self.bytes += len(records)
         self._sequences.append((number, self._last))
 
@@ -264,7 +175,7 @@ class Stream:
             body = records[part * PART_BYTES : (part + 1) * PART_BYTES]
             self._doubt = True
             try:
-                found = await self._js.publish(
+                found = await self._connection.js.publish(
                     f"{self._subject}.batch", body, timeout=self._settings.timeout_s, headers=headers
                 )
             except Exception as error:
@@ -281,10 +192,10 @@ class Stream:
 
         :raises Fenced: it has another owner.
         """
-        state = (await self._js.stream_info(self.name)).state
+        state = (await self._connection.js.stream_info(self.name)).state
         number = 0
         for sequence in range(self._last + 1, state.last_seq + 1):
-            message = await self._js.get_msg(self.name, sequence)
+            message = await self._connection.js.get_msg(self.name, sequence)
             headers = message.headers or {}
             if headers.get(OWNER, self._owner) != self._owner:
                 raise Fenced(f"stream {self.name}: another process goes on with it")
@@ -300,10 +211,10 @@ class Stream:
 
         :raises Fenced: it does not.
         """
-        self._call(self._check())
+        self._connection.call(self._check())
 
     async def _check(self) -> None:
-        message = await self._js.get_last_msg(self.name, f"{self._subject}.owner")
+        message = await self._connection.js.get_last_msg(self.name, f"{self._subject}.owner")
         if (message.headers or {}).get(OWNER) != self._owner:
             raise Fenced(f"stream {self.name}: another process goes on with it")
 
@@ -311,36 +222,48 @@ class Stream:
         """The batches that the stream has, oldest first; once, after `open`."""
         done = 0
         parts: list[bytes] = []
-        subscription = self._patient(self._subscribe)
-        try:
-            while done < self._last:
-                for message in self._patient(lambda: self._fetch(subscription)):
-                    done = message.metadata.sequence.stream
-                    headers = message.headers or {}
-                    if PART not in headers:
-                        continue
-                    if headers[PART].startswith("1/"):
-                        parts = []
-                    parts.append(message.data)
-                    if not _is_last(headers[PART]) or len(parts) != int(headers[PART].partition("/")[2]):
-                        continue
-                    batch = Batch(int(headers[NUMBER]), int(headers[WALL]), b"".join(parts))
+        subscription: Any = None
+        while done < self._last:
+            if subscription is None:
+                subscription = self._connection.patient(partial(self._subscribe, done + 1))
+            try:
+                messages = self._connection.call(self._fetch(subscription))
+            except StoreError as error:
+                log.warning("reads the stream again from where it was", stream=self.name, done=done, reason=error)
+                subscription = None  # the server that had it may be gone
+                continue
+            for message in messages:
+                done = message.metadata.sequence.stream
+                headers = message.headers or {}
+                if PART not in headers:
+                    continue
+                if headers[PART].startswith("1/"):
                     parts = []
-                    self.bytes += len(batch.records)
-                    self._sequences.append((batch.number, done))
-                    yield batch
-        finally:
+                parts.append(message.data)
+                if not _is_last(headers[PART]) or len(parts) != int(headers[PART].partition("/")[2]):
+                    continue
+                batch = Batch(int(headers[NUMBER]), int(headers[WALL]), b"".join(parts))
+                parts = []
+                self.bytes += len(batch.records)
+                self._sequences.append((batch.number, done))
+                yield batch
+        if subscription is not None:
             with contextlib.suppress(StoreError):
-                self._call(subscription.unsubscribe())
+                self._connection.call(subscription.unsubscribe())
 
-    async def _subscribe(self) -> Any:
+    async def _subscribe(self, sequence: int) -> Any:
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-        config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, inactive_threshold=60)
-        return await self._js.pull_subscribe(f"{self._subject}.*", stream=self.name, config=config)
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.NONE,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=sequence,
+            inactive_threshold=60,
+        )
+        return await self._connection.js.pull_subscribe(f"{self._subject}.*", stream=self.name, config=config)
 
     async def _fetch(self, subscription: Any) -> list[Any]:
-        found: list[Any] = await subscription.fetch(READ_AT_ONCE, timeout=self._settings.timeout_s)
+        found: list[Any] = await subscription.fetch(READ_AT_ONCE, timeout=FETCH_S)
         return found
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
@@ -350,69 +273,13 @@ class Stream:
 
         May be called beside all else, from another thread.
         """
-        self._call(self._put_snapshot(path, number), SNAPSHOT_S)
+        self.snapshots.put(path, number)
         sequence = 0
         while self._sequences and self._sequences[0][0] <= number:
             sequence = self._sequences.popleft()[1]
         if sequence:
-            self._call(self._js.purge_stream(self.name, seq=sequence + 1, subject=f"{self._subject}.batch"))
-
-    async def _put_snapshot(self, path: Path, number: int) -> None:
-        from nats.js.api import ObjectMeta, ObjectMetaOptions
-
-        bucket = await self._snapshots()
-        meta = ObjectMeta(options=ObjectMetaOptions(max_chunk_size=CHUNK_BYTES))
-        with path.open("rb") as file:
-            await bucket.put(f"{self._object}/{number:020}", file, meta)
-        for older in (await self._numbers(bucket))[:-1]:
-            # Only older ones: were this process fenced by now, its snapshot would be one of these to the owner.
-            if older < number:
-                await bucket.delete(f"{self._object}/{older:020}")
-
-    def snapshot(self) -> int:
-        """The number up to which the newest snapshot has the batches; 0: there is none."""
-        return self._patient(self._newest)
-
-    async def _newest(self) -> int:
-        numbers = await self._numbers(await self._snapshots())
-        return numbers[-1] if numbers else 0
-
-    def get_snapshot(self, number: int, path: Path) -> None:
-        """Writes that snapshot to a file."""
-        self._patient(lambda: self._get_snapshot(number, path), timeout_s=SNAPSHOT_S)
-
-    async def _get_snapshot(self, number: int, path: Path) -> None:
-        bucket = await self._snapshots()
-        with path.open("wb") as file:
-            await bucket.get(f"{self._object}/{number:020}", writeinto=file)
-
-    async def _numbers(self, bucket: Any) -> list[int]:
-        from nats.js.errors import NotFoundError
-
-        try:
-            found = await bucket.list()
-        except NotFoundError:  # it has none
-            return []
-        begin = f"{self._object}/"
-        return sorted(
-            int(each.name.removeprefix(begin)) for each in found if each.name.startswith(begin) and not each.deleted
-        )
-
-    async def _snapshots(self) -> Any:
-        from nats.js.api import ObjectStoreConfig, StorageType
-        from nats.js.errors import BadRequestError, NotFoundError
-
-        try:
-            return await self._js.object_store(self._bucket)
-        except NotFoundError:
-            config = ObjectStoreConfig(bucket=self._bucket, storage=StorageType.FILE, replicas=self._settings.replicas)
-            with contextlib.suppress(BadRequestError):  # another node was quicker
-                return await self._js.create_object_store(self._bucket, config=config)
-            return await self._js.object_store(self._bucket)
-
-
-async def _on_error(error: Exception) -> None:
-    log.rarely("warning", "nats", "the connection to NATS has trouble", reason=error or type(error).__name__)
+            js = self._connection.js
+            self._connection.call(js.purge_stream(self.name, seq=sequence + 1, subject=f"{self._subject}.batch"))
 
 
 def _is_last(part: str) -> bool:

@@ -101,7 +101,7 @@ class ReplicatedStore(SqliteStore):
     def _restore(self, path: Path) -> None:
         """Puts the newest snapshot in the file's place if that is not there, damaged, or too old for the stream."""
         mine = number_of(path)
-        newest = self._stream.snapshot()
+        newest = self._stream.snapshots.newest()
         if mine is not None and mine >= newest:
             return
         if not newest:
@@ -112,7 +112,7 @@ class ReplicatedStore(SqliteStore):
             log.warning("the file is older than the stream's snapshot", file=path, has=mine, snapshot=newest)
             files.set_aside(path)
         part = files.beside(path, ".part")
-        self._stream.get_snapshot(newest, part)
+        self._stream.snapshots.get(newest, part)
         os.chmod(part, 0o600)
         os.replace(part, path)
         log.info("took the stream's snapshot", file=path, snapshot=newest, bytes=files.size_of(path))
@@ -140,7 +140,7 @@ class ReplicatedStore(SqliteStore):
             taken += 1
         if taken:
             log.info("followed the stream", file=self.path, batches=taken)
-        if newest < journal.seq and self._stream.snapshot() < journal.seq:
+        if newest < journal.seq and self._stream.snapshots.newest() < journal.seq:
             # A store that was this host's alone, or a stream that was lost: all servers shall have what is here.
             self._copy()
 

@@ -84,13 +84,15 @@ class Node:
 
     # -- clients
 
+    async def is_let_in(self, conn: int) -> bool:
+        return self.claims.is_here(conn, "c") or await self.claims.settle(conn, b"", "c", became=False, clean=False)
+
     async def connect(self, conn: int, hops: int = 0) -> None:
         await steps(self.seed)
         self.conns.add(conn)
         self.hops[conn] = hops
-        if not self.claims.is_here(conn, "c"):
-            if not await self.claims.settle(conn, b"", "c", became=False, clean=False):
-                return
+        if not await self.is_let_in(conn):
+            return
         await steps(self.seed)  # its password is looked at
         self.sessions.add(b"c")
 
