@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastmq import logs
+from fastmq._records import scan
 from fastmq.errors import StartError, StoreError
 from fastmq.store import files
 from fastmq.store.backup import backup
@@ -156,6 +157,7 @@ class ReplicatedStore(SqliteStore):
         number = self._file.journal.seq + 1
         known, records = self._in_stream
         if number > known:
+            scan(batch)  # what is none must not get into the stream
             self._stream.append(number, batch)
             self._in_stream = number, batch
         elif records != batch:

@@ -1,11 +1,13 @@
 """What every store must do, whatever it keeps things in: contracts.Store."""
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from fastmq.contracts import Store
+from fastmq.store.jetstream import Stream
 from fastmq.store.memory import Contents, MemoryStore
 from fastmq.store.records import (
     AWAIT_PUBACK,
@@ -35,8 +37,12 @@ from fastmq.store.records import (
     decode,
     encode,
 )
+from fastmq.store.replicated import ReplicatedStore
 from fastmq.store.sqlite import SqliteStore
+from tests.nats_servers import CLUSTER, NatsServers, nats_servers
 from tests.properties.store_clocks import FakeClocks
+
+pytestmark = pytest.mark.timeout(120)  # NATS takes up to 6 s for another leader
 
 Open = Callable[[], Store]
 
@@ -84,9 +90,28 @@ def sqlite_folding(folder: Path) -> Callable[[FakeClocks], Store]:
     return lambda clocks: SqliteStore(folder / "store.db", clocks=clocks, fold_bytes=1)
 
 
-@pytest.fixture(params=[memory, sqlite, sqlite_folding], ids=lambda make: make.__name__)
+def replicated(folder: Path, servers: NatsServers) -> Callable[[FakeClocks], Store]:
+    """One that a stream has, too."""
+    node = secrets.token_hex(8)
+
+    def open_store(clocks: FakeClocks) -> Store:
+        stream = Stream(servers.client(), CLUSTER, node, 0)
+        owner = secrets.token_hex(8)
+        return ReplicatedStore(folder / "store.db", stream, clocks=clocks, owner=owner, snapshot_bytes=1 << 20)
+
+    return open_store
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    with nats_servers(tmp_path_factory.mktemp("nats")) as made:
+        yield made
+
+
+@pytest.fixture(params=[memory, sqlite, sqlite_folding, replicated], ids=lambda make: make.__name__)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(request.param(tmp_path))
+    more = (request.getfixturevalue("servers"),) if request.param is replicated else ()
+    bench = Bench(request.param(tmp_path, *more))
     yield bench
     bench.store.close()
 
