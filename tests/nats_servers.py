@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -76,6 +78,14 @@ class NatsServers:
 
     def stop(self, index: int) -> None:
         self.running.pop(index).__exit__(None, None, None)
+
+    def kill(self, index: int) -> None:
+        """Ends one without a word; it is started again."""
+        self.signal(signal.SIGKILL, index)
+
+    def signal(self, number: int, *indexes: int) -> None:
+        for index in indexes:
+            os.kill(self.running[index].pid, number)
 
     def await_quorum(self) -> None:
         """Until JetStream answers."""

@@ -83,6 +83,11 @@ class NatsServer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fastmq-nats-server", daemon=True)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now, or did last; 0: none has been started yet."""
+        return self._process.pid if self._process is not None else 0
+
     def __enter__(self) -> "NatsServer":
         path = self._folder / "nats.conf"
         try:

@@ -20,7 +20,7 @@ from tests.wireclient import doors, encode
 @pytest.mark.parametrize("door", ["tcp", "tls", "ws", "wss"])
 def test_a_port_leads_to_all_workers(door: str, tmp_path: Path) -> None:
     with workers(2, listen=listener(door, tmp_path)) as broker, ExitStack() as stack:
-        assert f"listening on {door}://{HOST}:{broker.port}" in broker.log_text()
+        broker.await_log(f"listening on {door}://{HOST}:{broker.port}")
         address = (broker.host, broker.port)
         know(door, address, tmp_path)
         stack.callback(doors.know, address, lambda opened: opened)

@@ -48,14 +48,16 @@ def test_it_listens_and_stops_with_code_0(number: signal.Signals) -> None:
 
 
 def test_it_starts_in_half_a_second() -> None:
-    """The best of five, since this measures the program and not the machine's other work."""
+    """At best, since this measures the program and not the machine's other work."""
     seconds = []
-    for _ in range(5):
+    for _ in range(20):
         began = time.perf_counter()
         with serving("--listen", "tcp://127.0.0.1:0") as process:
             address(process)
             seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5
+        if min(seconds) < 0.5:
+            return
+    pytest.fail(f"it took {min(seconds):.2f} s at best")
 
 
 def test_a_port_in_use_ends_it_with_code_1_and_a_sentence() -> None:
