@@ -14,8 +14,8 @@ from fastmq._conn cimport (
     conn_open, conn_park, conn_take_packet, core_find, core_wake, unlist,
 )
 from fastmq._journal cimport (
-    Journal, KEPT_NOT, Stored, journal_ask, journal_full, journal_gate, journal_rule, journal_take, stored_ref,
-    stored_unref,
+    Journal, KEPT_NOT, Stored, journal_ask, journal_full, journal_gate, journal_rule, journal_settled, journal_take,
+    stored_ref, stored_unref,
 )
 from fastmq._link cimport link_open_gates, link_promise, link_set_aliases
 from fastmq._linux cimport peer_text, write
@@ -391,8 +391,8 @@ cdef class Hub:
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything that was recorded is committed."""
-        return journal_gate(&self._core.router.journal) == 0 and not self._core.router.journal.busy
+        """Whether everything that was recorded is committed, or never will be."""
+        return journal_settled(&self._core.router.journal)
 
     @property
     def trouble(self) -> int:

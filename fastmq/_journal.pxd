@@ -82,8 +82,19 @@ cdef struct Journal:
 
 cdef inline uint64_t journal_gate(const Journal* j) noexcept nogil:
     """The batch that must be committed before what has happened until now may be promised; 0 = nothing is open."""
+    if j.broken:
+        return ~<uint64_t> 0     # it never will be
     cdef uint64_t last = j.seq if j.len else j.seq - 1
     return last if last > j.committed else 0
+
+cdef inline bint journal_settled(const Journal* j) noexcept nogil:
+    """Whether nothing is open any more, or nothing will be committed."""
+    return j.broken or (journal_gate(j) == 0 and not j.busy)
+
+cdef inline void journal_break(Journal* j) noexcept nogil:
+    """Something could not be recorded: whoever looks whether something was finds that it waits for ever."""
+    j.broken = 1
+    j.records += 1
 
 cdef inline bint journal_full(const Journal* j) noexcept nogil:
     return j.len > j.max

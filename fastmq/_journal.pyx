@@ -55,10 +55,10 @@ cdef inline uint8_t* room(Journal* j, size_t n) noexcept nogil:
     Without memory the journal is broken: a gap in the records would be worse than none at all. No batch leaves any
     more, so that whatever was promised stays true, and the program is to start anew from what is stored.
     """
-    if not j.on or j.closed or j.broken:
+    if not j.on or j.closed:
         return NULL
-    if j.len + n + FIXED_MAX > j.cap and not grow(j, j.len + n + FIXED_MAX):
-        j.broken = 1
+    if j.broken or (j.len + n + FIXED_MAX > j.cap and not grow(j, j.len + n + FIXED_MAX)):
+        journal_break(j)
         return NULL
     if j.len == 0:               # a batch begins with the time
         j.data[0] = REC_CLOCK

@@ -3,7 +3,7 @@
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from fastmq._journal cimport KEPT_NOT, journal_level, record_message, stored_new, stored_unref
+from fastmq._journal cimport KEPT_NOT, journal_break, journal_level, record_message, stored_new, stored_unref
 
 
 cdef Message* message_new(Ledger* ledger, const Publish* p, uint32_t hash, uint64_t origin,
@@ -45,7 +45,7 @@ cdef Stored* message_store(Journal* j, Message* m) noexcept nogil:
         return NULL
     m.stored = stored_new(j, j.last_message + 1, message_size(m), m.expires_ms)
     if m.stored == NULL:
-        j.broken = 1             # what its publisher is promised could not be kept
+        journal_break(j)         # what its publisher is promised could not be kept
         return NULL
     j.last_message += 1
     m.stored.message = m

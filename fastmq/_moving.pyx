@@ -11,8 +11,8 @@ from fastmq._inflight cimport (
     queue_at, queue_clear, queue_push, receive_add, receive_has, window_clear, window_ordered,
 )
 from fastmq._journal cimport (
-    Journal, REC_RECEIVED, Stored, journal_want, record_delivery, record_done, record_message, record_packet_id,
-    record_subscribed, record_will, stored_new, stored_unref,
+    Journal, REC_RECEIVED, Stored, journal_break, journal_want, record_delivery, record_done, record_message,
+    record_packet_id, record_subscribed, record_will, stored_new, stored_unref,
 )
 from fastmq._message cimport message_size, message_store
 from fastmq._records cimport Buffer
@@ -147,7 +147,7 @@ cdef void take_window(State* x, Session* s, uint64_t first) noexcept nogil:
         if released == NULL:     # the store keeps packet ids only as deliveries, and deliveries only of a message
             released = stored_new(j, j.last_message + 1, 0, 0)
             if released == NULL:
-                j.broken = 1     # its packet id could be forgotten
+                journal_break(j) # its packet id could be forgotten
                 continue
             j.last_message += 1
             memset(&p, 0, sizeof(Publish))

@@ -22,7 +22,7 @@ from fastmq.config.place import FENCED, Place
 from fastmq.config.reload import merged
 from fastmq.config.schema import Config
 from fastmq.config.share import divided
-from fastmq.errors import ConfigError, StartError, StoreError
+from fastmq.errors import ConfigError, Fenced, StartError, StoreError
 from fastmq.fabric.both import Both
 from fastmq.fabric.bus import Peer
 from fastmq.fabric.claims import Claims
@@ -77,6 +77,7 @@ def open_store(
             settings.size_max_bytes,
             owner=f"{place.at or node}/{os.getpid()}/{secrets.token_hex(8)}",
             wait_s=STAND_IN_S if place.at else None,
+            after=place.after[place.index] if place.after else 0,
             snapshot_bytes=config.jetstream.snapshot_bytes,
             **options,
         )
@@ -101,10 +102,14 @@ def serve(
     whole, config = config, divided(config, place)
     ended_ms = _ended_ms(config, place)
     node = node_name(config, place)
-    store = open_store(config, progress, place, node)
+    store: SqliteStore | None = None
     try:
+        store = open_store(config, progress, place, node)
         with asyncio.Runner(loop_factory=factory) as runner:
             return runner.run(_serve(config, whole, store, again, place, node, ended_ms))
+    except Fenced as error:
+        log.warning("another process goes on with the store", reason=error)
+        return FENCED
     finally:
         if store is not None:
             store.close()
@@ -164,7 +169,7 @@ async def _serve(
     _join(worker, config, whole, place, node, store)
     worker.hub.remotes.clock(round(time.time() * 1000), ended_ms)
     if not await _started(worker, stop):
-        return 0
+        return FENCED if worker.is_fenced else int(broken)
 
     def reload() -> None:
         starter.reloading()

@@ -66,7 +66,7 @@ def _run(config: Config, again: Callable[[], Config], place: Place = ALONE) -> i
     if count > 1:
         from fastmq.supervisor.parent import run
 
-        return run(config, count, sys.argv[1:], again, place.at)
+        return run(config, count, sys.argv[1:], again, place)
 
     from fastmq.app import serve
     from fastmq.cli.progress import Bar
@@ -80,7 +80,7 @@ def _stand_in(told: StandIn) -> int:
     config = received(told.settings)
     config = replace(config, workers=replace(config.workers, count=told.count))
     logs.configure(config.log.level, config.log.format, stands_in_for=told.node)
-    return _run(config, lambda: config, Place(at=told.at))
+    return _run(config, lambda: config, Place(at=told.at, after=tuple(told.after)))
 
 
 def _work(place: Place, again: Callable[[], Config]) -> int:

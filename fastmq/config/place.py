@@ -37,6 +37,9 @@ class Place:
     at: str = ""
     """The node that this process runs at, while it stands in for another one; empty: it is that node itself."""
 
+    after: tuple[int, ...] = ()
+    """With `at`, the terms of the workers' stores that it goes on from; empty: from any."""
+
     def home(self, name: bytes) -> int:
         """The worker that has what is called so: a client's session, a shared group."""
         return fnv1a(name) % self.count
@@ -56,7 +59,7 @@ class Place:
         if text is None:
             return cls()
         given = json.loads(text)
-        return cls(**given | {"listeners": tuple(given["listeners"])})
+        return cls(**given | {each: tuple(given[each]) for each in ("listeners", "after")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,8 @@ class StandIn:
     """How many workers that node has."""
     at: str
     """The node that it runs at."""
+    after: tuple[int, ...]
+    """The terms of its workers' stores when it was seen last; empty: nobody knows."""
     settings: int
     """A file with the settings; see `config/passing.py`."""
 

@@ -50,6 +50,11 @@ class Peer:
     version: int = PROTOCOL
 
     @property
+    def term(self) -> int:
+        """Of its store, if that is replicated."""
+        return self.instance >> 32
+
+    @property
     def key(self) -> str:
         return f"{self.node}/{self.worker}/{self.count}/{self.instance:016x}/{self.at or self.node}/{self.version}"
 

@@ -21,6 +21,9 @@ from fastmq.config.place import STANDS_IN, VARIABLE, StandIn, fnv1a
 from fastmq.config.schema import Config
 from fastmq.fabric.cluster import Cluster, Member
 
+SURE_S: Final = 20.0
+"""For so long, only who goes on from what the others have seen of a node may stand in for it: it or another node may be
+about to go on, too, and each that does fences the one before. Later, one that did may have died unseen."""
 STEP_S: Final = 4.0
 """So much later the next node tries, if the first one that should have is not able to."""
 PAUSE_S: Final = 1.0
@@ -39,6 +42,8 @@ class StandIns:
         self._config = config
         self._store = store
         self._after_s = config.jetstream.stand_in_after_s
+        self._terms: dict[str, dict[int, int]] = {}
+        """Of each node, those of its workers' stores."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._me = cluster.me.node
         cluster.on_up.append(self._on_up)
@@ -49,6 +54,7 @@ class StandIns:
 
     def _on_up(self, member: Member) -> None:
         node = member.peer.node
+        self._terms.setdefault(node, {})[member.peer.worker] = member.peer.term
         if member.peer.at != self._me and (task := self._tasks.pop(node, None)) is not None:
             task.cancel()
 
@@ -66,11 +72,15 @@ class StandIns:
 
     async def _watch(self, node: str, count: int) -> None:
         """Until the node is there elsewhere, which cancels this."""
+        loop = asyncio.get_running_loop()
+        gone_at = loop.time()
         while True:
             await asyncio.sleep(self._after_s + STEP_S * self._rank(node))
             if self._is_there(node):
                 return
-            await self._run(node, count)
+            terms = self._terms.get(node, {})
+            is_sure = loop.time() - gone_at > SURE_S or terms.keys() != set(range(count))
+            await self._run(node, count, () if is_sure else tuple(terms[worker] for worker in range(count)))
             await asyncio.sleep(PAUSE_S)
 
     def _rank(self, node: str) -> int:
@@ -79,7 +89,7 @@ class StandIns:
         order = sorted(there, key=lambda each: (fnv1a(f"{node}/{each}".encode()), each))
         return order.index(self._me)
 
-    async def _run(self, node: str, count: int) -> None:
+    async def _run(self, node: str, count: int, after: tuple[int, ...]) -> None:
         """Runs a process that stands in, until it ends; ends it when this is cancelled."""
         config = self._config
         path = self._store.with_name(f"{self._store.stem}-for-{node}{self._store.suffix}")
@@ -91,7 +101,7 @@ class StandIns:
         )
         log.warning("stands in for a node", node=node, store=path)
         with passed(settings, str(path.parent)) as file:
-            told = StandIn(node=node, count=count, at=self._me, settings=file.fileno())
+            told = StandIn(node=node, count=count, at=self._me, after=after, settings=file.fileno())
             process = await _started(told)
         try:
             code = await process.wait()

@@ -54,6 +54,7 @@ class Stream:
         self._connection = Connection(settings, cluster, self.name)
         self.snapshots = Snapshots(self._connection, settings, cluster.name, node, worker)
         self._owner = ""
+        self._after = 0
         self.term = 0
         """Counts the owners; this process is the owner of this term."""
         self.workers = 0
@@ -69,14 +70,17 @@ class Stream:
 
     # -- its beginning and end -----------------------------------------------------------------------------------------
 
-    def open(self, owner: str, wait_s: float | None = None) -> None:
+    def open(self, owner: str, wait_s: float | None = None, after: int = 0) -> None:
         """Connects, makes the stream if it is not there, and becomes its owner.
 
         `owner` is a text that no other process has. Waits for a quorum, `wait_s` seconds at most.
+        `after`: only if the last term is this one; 0: whichever it is.
 
         :raises StartError: the extra is not installed. :raises StoreError: there is no quorum in time.
+        :raises Fenced: it is another term than `after`.
         """
         self._owner = owner
+        self._after = after
         self._connection.start()
         self._connection.patient(self._open, wait_s)
 
@@ -102,6 +106,8 @@ class Stream:
             with contextlib.suppress(self._not_found()):
                 before = (await self._connection.js.get_last_msg(self.name, f"{self._subject}.owner")).headers
                 term, self.workers = int(before[TERM]), int(before[WORKERS])
+                if self._after and term != self._after and before[OWNER] != self._owner:
+                    raise Fenced(f"stream {self.name}: another process was quicker")
             try:
                 await self._own(term + 1, self.workers, state.last_seq)
             except Exception as error:

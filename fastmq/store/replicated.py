@@ -55,9 +55,9 @@ class ReplicatedStore(SqliteStore):
     """A SqliteStore that follows a stream, which it opens and closes.
 
     `owner` is a text that no other process has. It waits for a quorum, `wait_s` seconds at most.
-    `snapshot_bytes`: after so many bytes of batches the stream gets a copy of the file instead.
+    `after`: only if the last owner's term is this one. `snapshot_bytes`: after so many bytes of batches the stream gets a copy of the file instead.
 
-    `append`, `maintain` and `load` raise Fenced when another process has taken the stream over.
+    It, `append`, `maintain` and `load` raise Fenced when another process has taken the stream over.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class ReplicatedStore(SqliteStore):
         *arguments: Any,
         owner: str,
         wait_s: float | None = None,
+        after: int = 0,
         snapshot_bytes: int,
         **options: Any,
     ) -> None:
@@ -79,7 +80,7 @@ class ReplicatedStore(SqliteStore):
         self._snapshots = 0
         self._copying: threading.Thread | None = None
         try:
-            self._begin(Path(path), owner, wait_s)
+            self._begin(Path(path), owner, wait_s, after)
             super().__init__(path, *arguments, **options)
         except BaseException:
             stream.close()
@@ -90,11 +91,11 @@ class ReplicatedStore(SqliteStore):
         """Counts the processes that have owned this store."""
         return self._stream.term
 
-    def _begin(self, path: Path, owner: str, wait_s: float | None) -> None:
+    def _begin(self, path: Path, owner: str, wait_s: float | None, after: int) -> None:
         files.prepare(path)
         lock = files.Lock(path)  # another process that has the file open is to keep its stream, too
         try:
-            self._stream.open(owner, wait_s)
+            self._stream.open(owner, wait_s, after)
             self._restore(path)
         finally:
             lock.release()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Final
 
 from fastmq import logs
+from fastmq.config.location import ALONE
 from fastmq.config.passing import passed
 from fastmq.config.place import FENCED, Place
 from fastmq.config.reload import merged
@@ -36,10 +37,10 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 log = logs.get("supervisor")
 
 
-def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[], Config], at: str = "") -> int:
+def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[], Config], of: Place = ALONE) -> int:
     """Runs `count` workers, each `fastmq` with the same arguments; returns the exit code.
 
-    `at`: the node where they stand in for those of another one. They have no listeners then, and all end when another
+    `of` says at which node they stand in for those of another one, if they do. They have no listeners then, and all end when another
     process goes on with the store of one of them.
 
     :raises StartError: a listener cannot be bound, or there can be no folder.
@@ -47,7 +48,7 @@ def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[]
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(_signals())  # first: from here on, nothing is left behind
         log.debug("starts", workers=count)
-        ports = Ports(() if at else config.listen, count)
+        ports = Ports(() if of.at else config.listen, count)
         stack.callback(ports.close)
         folder = stack.enter_context(private_folder())
         # As a script, this process does not look for modules where it was started; neither do its workers.
@@ -55,7 +56,9 @@ def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[]
         command = [sys.executable, *(["-P"] if is_script else []), "-m", "fastmq", *arguments]
         children = [
             Child(
-                Place(index=index, count=count, folder=folder, listeners=ports.of(index), at=at), command, environment()
+                Place(index=index, count=count, folder=folder, listeners=ports.of(index), at=of.at, after=of.after),
+                command,
+                environment(),
             )
             for index in range(count)
         ]

@@ -47,6 +47,8 @@ class Lasting:
 
     def __init__(self, broker: BrokerProcess, name: str) -> None:
         self.broker = broker
+        self.others: list[BrokerProcess] = []
+        """Where it may go as well when its broker does not let it in."""
         self.name = name
         self.connects = 0
         self.anew = threading.Event()
@@ -79,11 +81,13 @@ class Lasting:
         try:
             client = Client((self.broker.host, self.broker.port))
         except OSError:
+            self._go_elsewhere()
             return
         try:
             connack = client.connect(self.name, clean=False, props=LASTS)
-            if connack.code:
-                return  # the worker that has its session is not there yet
+            if connack.code:  # who has its session is not there yet
+                self._go_elsewhere()
+                return
             # The first CONNACK may have been lost with its connection, and the session stored.
             assert connack.session_present or not self.connects, f"the session of {self.name} is gone"
             self.connects += 1
@@ -95,6 +99,10 @@ class Lasting:
             return
         finally:
             client.close()
+
+    def _go_elsewhere(self) -> None:
+        self.others.append(self.broker)
+        self.broker = self.others.pop(0)
 
     def begin(self, client: Client) -> None:
         """What to do first with a connection."""

@@ -18,9 +18,11 @@ class ReplicatedNodes(Nodes):
     def __init__(self, folder: Path, workers: int = 1, settings: Mapping[str, Any] | None = None) -> None:
         quick = {"jetstream.stand_in_after_s": 0.5, "cluster.secret": "of the test"}
         super().__init__(folder, workers, settings={**quick, **(settings or {})})
-        first = free_ports(2 * len(NAMES) + workers * len(NAMES))
-        self.servers = {name: (first + index, first + len(NAMES) + index) for index, name in enumerate(NAMES)}
-        self.ports = {name: first + 2 * len(NAMES) + workers * index for index, name in enumerate(NAMES)}
+        first = free_ports((3 + workers) * len(NAMES))
+        self.servers = {name: (first + index, first + 3 + index) for index, name in enumerate(NAMES)}
+        self.listens = {name: f"tcp://{HOST}:{first + 6 + index}" for index, name in enumerate(NAMES)}
+        """Always the same, so that clients find a node again that has begun anew."""
+        self.ports = {name: first + 9 + workers * index for index, name in enumerate(NAMES)}
 
     def start(self, name: str, listen: str | None = None, **more: Any) -> BrokerProcess:  # type: ignore[override]
         client, route = self.servers[name]
@@ -34,7 +36,7 @@ class ReplicatedNodes(Nodes):
             "jetstream.folder": str(self.folder / f"{name}-nats"),
             **more,
         }
-        return super().start(name, listen, **settings)
+        return super().start(name, listen or self.listens[name], **settings)
 
     def start_all(self) -> None:
         """All at once: the first one waits for a quorum."""

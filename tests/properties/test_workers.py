@@ -324,3 +324,18 @@ def test_qos_0_for_a_stopped_worker_is_dropped_and_the_publisher_goes_on() -> No
             workers[0].advance(1)
         assert workers[0].hub.stats()["dropped_output_full"] > 50
         assert workers[0].memory() < 20_000_000
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_worker_that_may_store_nothing_any_more_acknowledges_nothing_that_lasts(qos: int) -> None:
+    """As one that stands in for a node, or that node, whose store another process goes on with."""
+    with Workers(2, kept=True) as workers:
+        lasting = workers[1].client("s", clean=False, props=[(p.SESSION_EXPIRY, 1000)])
+        subscribed(workers, lasting, "t")
+        workers.catch_up()
+        publisher = workers[0].client("p")
+        workers[1].hub.broke()
+        for packet_id in range(1, 5):
+            send(workers, publisher, "t", b"%d" % packet_id, qos, packet_id)
+        assert acks(publisher) == []
+        assert [n for _, _, _, n, _ in workers[0].hub.remotes.state()] == [4], "they are kept for whoever goes on"

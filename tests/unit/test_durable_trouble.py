@@ -244,3 +244,40 @@ def test_a_reader_whose_output_waits_for_the_store_is_not_a_slow_reader() -> Non
         found = len(reader.drain())
         assert found == 60
         assert engine.hub.stats()["publish_dropped"] == 0
+
+
+# -- who may store nothing any more: another process goes on with the store, or a record is missing ---------------------
+
+
+@pytest.mark.parametrize("when", ["idle", "a batch is on its way"])
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(("qos", "kind"), [(1, "PUBACK"), (2, "PUBREC")])
+def test_a_broken_journal_acknowledges_nothing_that_lasts(when: str, version: int, qos: int, kind: str) -> None:
+    with durable() as engine:
+        subscribed(engine)
+        publisher, other = engine.client("p", version), engine.client("o", version)
+        if when != "idle":
+            assert other.publish("t", b"before", qos=qos, packet_id=1) == []
+            assert engine.batch is not None
+        engine.hub.broke()
+        engine.settle()
+        for packet_id in range(1, 5):
+            assert publisher.publish("t", b"m", qos=qos, packet_id=packet_id) == []
+            engine.advance(1)
+        if when != "idle":  # it was committed after all, and may be promised
+            engine.commit()
+            assert kinds(other.read()) in ([], [kind])
+        assert publisher.read() == []
+        assert engine.hub.is_settled, "nobody is to wait for a commit"
+
+
+def test_a_broken_journal_confirms_no_session_and_no_subscription() -> None:
+    with durable() as engine:
+        there = subscribed(engine)
+        engine.hub.broke()
+        engine.settle()
+        assert there.exchange(encode.subscribe(5, 7, [("new", 1)])) == []
+        late = engine.wire(5)
+        late.send(encode.connect(5, client_id="late", clean=False, props=LASTING))
+        engine.settle()
+        assert late.read() == []
