@@ -22,6 +22,7 @@ HOPS_MAX: Final = 8
 PIECE: Final = 1000
 """Client identifiers that are compared at a time."""
 ENDS_S: Final = 0.05
+AGAIN_S: Final = 0.05
 
 log = logs.get("cluster")
 
@@ -35,6 +36,7 @@ class Claim:
         self.asked: set[int] = set()
         """The instances of all that were asked."""
         self.owner: asyncio.Future[Member | None] = asyncio.get_running_loop().create_future()
+        self.is_sure = True
         self.askers = 0
         """Connections that have not heard the answer yet; until then nobody else may begin."""
 
@@ -86,20 +88,28 @@ class Claims:
 
         :raises Unavailable: it may be at a node that is away.
         """
-        for _ in range(TRIES):
-            if self.is_here(conn, client_id):
-                break
-            if not clean and self._misses(client_id):
-                if not await self._cluster.is_whole(client_id.encode(), self._missing_s):
-                    raise Unavailable("its session may be at a node that is away")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._missing_s
+        waits = self._missing_s > 0 and not clean
+        tries = 0
+        while not self.is_here(conn, client_id):
+            if waits and not await self._cluster.is_whole(client_id.encode(), deadline - loop.time()):
+                raise Unavailable("its session may be at a node that is away")
+            owner, is_sure = await self._ask(client_id)
+            if waits and (not is_sure or (owner is None and self._misses(client_id))):
+                if loop.time() >= deadline:
+                    raise Unavailable("a node does not say whether it has its session")
+                await asyncio.sleep(AGAIN_S)
                 continue
-            owner = await self._ask(client_id)
             if owner is None:
-                if not clean and self._misses(client_id):
-                    continue
                 break
             if await self._elsewhere.give(conn, packet, owner, client_id if became else None):
                 return False
+            tries += 1
+            if tries == TRIES:
+                if waits:
+                    raise Unavailable("the node that has its session does not take its connection")
+                break
         self._granted[client_id] = [*filter(self._hub.is_open, self._granted.get(client_id, ())), conn]
         if len(self._granted) > PIECE:
             self._granted = {each: conns for each, conns in self._granted.items() if self._is_granted(each)}
@@ -111,7 +121,8 @@ class Claims:
         there = {each.peer.node for each in self._cluster.members()}
         return {"cluster_nodes": len(there) + 1, "cluster_backlog_bytes": backlog}
 
-    async def _ask(self, client_id: str) -> Member | None:
+    async def _ask(self, client_id: str) -> tuple[Member | None, bool]:
+        """Who has the session, None if nobody has, and whether that is sure: all have answered, or are gone."""
         claim = self._open.get(client_id)
         if claim is None:
             self._count += 1
@@ -120,7 +131,7 @@ class Claims:
             asyncio.get_running_loop().call_later(self._timeout_s, self._give_up, client_id, claim)
         claim.askers += 1
         try:
-            return await asyncio.shield(claim.owner)
+            return await asyncio.shield(claim.owner), claim.is_sure
         finally:
             claim.askers -= 1
             if not claim.askers:
@@ -146,7 +157,12 @@ class Claims:
         if claim.askers and not claim.owner.done():
             names = ",".join(each.name for each in claim.waits_for.values())
             log.rarely("warning", "claim", "nodes do not say if they have a session", client=client_id, nodes=names)
+            claim.is_sure = False
             claim.settle(None)
+
+    def _begins(self, claim: Claim) -> bool:
+        """Whether who asked may begin here."""
+        return claim.owner.result() is None and (claim.is_sure or not self._missing_s)
 
     def _is_granted(self, client_id: str) -> bool:
         return any(map(self._hub.is_open, self._granted.get(client_id, ())))
@@ -164,7 +180,7 @@ class Claims:
         is_here = self._has(client_id)
         if not is_here and mine is not None:
             # What is settled counts as what it is settled as, though its connections have not been told yet.
-            is_here = mine.owner.result() is None if mine.owner.done() else (mine.count, me) < (count, it)
+            is_here = self._begins(mine) if mine.owner.done() else (mine.count, me) < (count, it)
         self._cluster.tell(member, "answer", (client_id, count, is_here))
 
     def _on_answer(self, member: Member, value: Any, _body: bytes) -> None:

@@ -55,7 +55,8 @@ class ReplicatedStore(SqliteStore):
     """A SqliteStore that follows a stream, which it opens and closes.
 
     `owner` is a text that no other process has. It waits for a quorum, `wait_s` seconds at most.
-    `after`: only if the last owner's term is this one. `snapshot_bytes`: after so many bytes of batches the stream gets a copy of the file instead.
+    `after`: only if the last owner's term is this one.
+    `snapshot_bytes`: after so many bytes of batches the stream gets a copy of the file instead.
 
     It, `append`, `maintain` and `load` raise Fenced when another process has taken the stream over.
     """

@@ -40,8 +40,8 @@ log = logs.get("supervisor")
 def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[], Config], of: Place = ALONE) -> int:
     """Runs `count` workers, each `fastmq` with the same arguments; returns the exit code.
 
-    `of` says at which node they stand in for those of another one, if they do. They have no listeners then, and all end when another
-    process goes on with the store of one of them.
+    `of` says at which node they stand in for those of another one, if they do. They have no listeners then, and all end
+    when another process goes on with the store of one of them.
 
     :raises StartError: a listener cannot be bound, or there can be no folder.
     """

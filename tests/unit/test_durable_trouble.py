@@ -246,7 +246,7 @@ def test_a_reader_whose_output_waits_for_the_store_is_not_a_slow_reader() -> Non
         assert engine.hub.stats()["publish_dropped"] == 0
 
 
-# -- who may store nothing any more: another process goes on with the store, or a record is missing ---------------------
+# -- who may store nothing any more: another process goes on with the store, or a record is missing -------------------
 
 
 @pytest.mark.parametrize("when", ["idle", "a batch is on its way"])
