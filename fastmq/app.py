@@ -30,6 +30,7 @@ from fastmq.fabric.cluster import Cluster
 from fastmq.fabric.elsewhere import Elsewhere
 from fastmq.fabric.handover import Handover
 from fastmq.fabric.local import Local
+from fastmq.fabric.quorum import Quorum
 from fastmq.fabric.standins import StandIns
 from fastmq.notify import Parent, Starter, Systemd
 from fastmq.store.facts_elsewhere import FactsElsewhere
@@ -241,7 +242,8 @@ def _join(worker: Worker, config: Config, whole: Config, place: Place, node: str
     me = Peer(node, place.index, place.count, instance, place.at or node)
     cluster = Cluster(worker.hub, settings, me, forget_after_s)
     elsewhere = Elsewhere(worker.hub, cluster, config.listen)
-    claims = Claims(worker.hub, cluster, elsewhere, settings.claim_timeout_s, missing_s)
+    quorum = Quorum(worker.hub, cluster, settings.quorum)
+    claims = Claims(worker.hub, cluster, elsewhere, settings.claim_timeout_s, missing_s, quorum)
     stand_ins = None
     if is_replicated and jetstream.stand_in and not place.at and place.index == 0:
         stand_ins = StandIns(cluster, whole, store_path(config))

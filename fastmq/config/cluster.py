@@ -59,6 +59,13 @@ class ClusterSettings:
         help="So long messages are kept for a node that is not there, and their publishers wait. Then its clients are "
         "left out, until it is back.",
     )
+    quorum: int = setting(
+        0,
+        min=0,
+        max=100,
+        help="With fewer nodes than this in sight, itself among them, a node disconnects its clients (0x9C) and "
+        "refuses others (0x88). More than half of all keeps a part that is cut off from going on alone. 0: it goes on.",
+    )
     claim_timeout_s: float = setting(
         2.0, unit="s", min=0.1, max=60.0, help="So long a client waits for nodes to say whether they have its session."
     )

@@ -14,6 +14,7 @@ from fastmq._hub import Hub
 from fastmq.errors import Unavailable
 from fastmq.fabric.cluster import FIRST, Cluster, Member
 from fastmq.fabric.elsewhere import Elsewhere
+from fastmq.fabric.quorum import Quorum
 from fastmq.reasons import Reason
 
 TRIES: Final = 3
@@ -50,7 +51,13 @@ class Claims:
     """Those of one worker, which are about the clients whose home it is at its node."""
 
     def __init__(
-        self, hub: Hub, cluster: Cluster, elsewhere: Elsewhere, timeout_s: float, missing_s: float = 0.0
+        self,
+        hub: Hub,
+        cluster: Cluster,
+        elsewhere: Elsewhere,
+        timeout_s: float,
+        missing_s: float = 0.0,
+        quorum: Quorum | None = None,
     ) -> None:
         """`missing_s`: so long a client waits for a node that is away, whose sessions come back; 0: they do not."""
         self._hub = hub
@@ -58,6 +65,7 @@ class Claims:
         self._elsewhere = elsewhere
         self._timeout_s = timeout_s
         self._missing_s = missing_s
+        self._quorum = quorum
         self._count = 0
         self._open: dict[str, Claim] = {}
         self._granted: dict[str, list[int]] = {}
@@ -71,7 +79,13 @@ class Claims:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_here(self, conn: int, client_id: str) -> bool:
-        """Whether nobody needs to be asked about a client."""
+        """Whether a client may be served here, and nobody needs to be asked about it."""
+        return self._is_served() and self._is_known(conn, client_id)
+
+    def _is_served(self) -> bool:
+        return self._quorum is None or self._quorum.is_there
+
+    def _is_known(self, conn: int, client_id: str) -> bool:
         return (
             self._hub.has_session(client_id.encode())
             or getattr(self._hub.sinks.sink(conn), "hops", 0) >= HOPS_MAX
@@ -86,13 +100,15 @@ class Claims:
 
         `became`: an authenticator has found the client identifier. `clean`: it wants a new session.
 
-        :raises Unavailable: it may be at a node that is away.
+        :raises Unavailable: it may be at a node that is away, or too few nodes are there.
         """
+        if not self._is_served():
+            raise Unavailable("too few nodes of the cluster are in sight; see cluster.quorum")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._missing_s
         waits = self._missing_s > 0 and not clean
         tries = 0
-        while not self.is_here(conn, client_id):
+        while not self._is_known(conn, client_id):
             if waits and not await self._cluster.is_whole(client_id.encode(), deadline - loop.time()):
                 raise Unavailable("its session may be at a node that is away")
             owner, is_sure = await self._ask(client_id)

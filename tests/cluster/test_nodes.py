@@ -24,6 +24,7 @@ from tests.wireclient import properties as p
 LASTS = [(p.SESSION_EXPIRY, 300)]
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 TAKEN_OVER = 0x8E
+NO_SUBSCRIBERS, SERVER_UNAVAILABLE, USE_ANOTHER_SERVER = 0x10, 0x88, 0x9C
 
 
 def received(client: Client, count: int, timeout_s: float = 10.0) -> list[bytes]:
@@ -361,3 +362,26 @@ def test_clients_of_all_doors_reach_their_sessions(tmp_path: Path, door: str) ->
                     client.recv(5)
     finally:
         cluster.close()
+
+
+@WORKERS
+def test_too_few_nodes_serve_nobody(tmp_path: Path, workers: int) -> None:
+    with nodes(tmp_path, 3, workers=workers, settings={"cluster.quorum": 2}) as cluster, ExitStack() as stack:
+        there = joined(cluster["alpha"], stack, "c", clean=False, props=LASTS)
+        port = cluster["beta"].port
+        cluster.kill("gamma")
+        cluster["alpha"].await_log("a node is not there any more node=gamma", 20)
+        assert there.publish("t", b"x", qos=1) in (0, NO_SUBSCRIBERS)
+        cluster.kill("beta")
+        assert there.expect(Disconnect, 20).code == USE_ANOTHER_SERVER
+        cluster["alpha"].await_log("too few nodes are in sight; clients are refused nodes=1 quorum=2", 10)
+        for clean in (True, False):
+            late = Client((cluster["alpha"].host, cluster["alpha"].port))
+            stack.callback(late.close)
+            assert late.connect("late", clean=clean).code == SERVER_UNAVAILABLE
+        cluster.start("beta", f"tcp://{HOST}:{port}")
+        cluster["alpha"].await_log("enough nodes are in sight; clients are served nodes=2", 20)
+        again = Client((cluster["alpha"].host, cluster["alpha"].port))
+        stack.callback(again.close)
+        connack = again.connect("c", clean=False, props=LASTS)
+        assert (connack.code, connack.session_present) == (0, True)
