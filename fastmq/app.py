@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from fastmq import logs
@@ -28,6 +29,7 @@ from fastmq.fabric.bus import Peer
 from fastmq.fabric.claims import Claims
 from fastmq.fabric.cluster import Cluster
 from fastmq.fabric.elsewhere import Elsewhere
+from fastmq.fabric.facts import SharedFacts
 from fastmq.fabric.handover import Handover
 from fastmq.fabric.local import Local
 from fastmq.fabric.quorum import Quorum
@@ -67,12 +69,12 @@ def open_store(
         return None
     path = store_path(config, place)
     options: dict[str, Any] = {"workers": place.count, "progress": progress}
-    if place.index:
-        options["facts_path"] = store_path(config)
+    if place.index or place.facts:
+        options["facts_path"] = Path(place.facts) if place.facts else store_path(config)
     try:
         if settings.engine == "sqlite":
             return (FactsElsewhere if place.index else SqliteStore)(path, settings.size_max_bytes, **options)
-        return (ReplicatedFactsElsewhere if place.index else ReplicatedStore)(
+        return (ReplicatedFactsElsewhere if "facts_path" in options else ReplicatedStore)(
             path,
             Stream(config.jetstream, config.cluster, node, place.index),
             settings.size_max_bytes,
@@ -247,7 +249,10 @@ def _join(worker: Worker, config: Config, whole: Config, place: Place, node: str
     stand_ins = None
     if is_replicated and jetstream.stand_in and not place.at and place.index == 0:
         stand_ins = StandIns(cluster, whole, store_path(config))
-    worker.join(Both(local, cluster, elsewhere, claims, stand_ins), handover, claims)
+    shared = None
+    if not place.at and place.index == 0:
+        shared = SharedFacts(cluster, worker.facts, worker.facts.watch)
+    worker.join(Both(local, cluster, elsewhere, claims, stand_ins, shared), handover, claims)
 
 
 def _starter(loop: asyncio.AbstractEventLoop, place: Place, stop: asyncio.Event) -> Starter:

@@ -80,7 +80,7 @@ def _stand_in(told: StandIn) -> int:
     config = received(told.settings)
     config = replace(config, workers=replace(config.workers, count=told.count))
     logs.configure(config.log.level, config.log.format, stands_in_for=told.node)
-    return _run(config, lambda: config, Place(at=told.at, after=tuple(told.after)))
+    return _run(config, lambda: config, told.place())
 
 
 def _work(place: Place, again: Callable[[], Config]) -> int:

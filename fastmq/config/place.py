@@ -37,6 +37,8 @@ class Place:
     at: str = ""
     """The node that this process runs at, while it stands in for another one; empty: it is that node itself."""
 
+    facts: str = ""
+    """With `at`, the store of that node, whose users and bans hold."""
     after: tuple[int, ...] = ()
     """With `at`, the terms of the workers' stores that it goes on from; empty: from any."""
 
@@ -73,8 +75,14 @@ class StandIn:
     """The node that it runs at."""
     after: tuple[int, ...]
     """The terms of its workers' stores when it was seen last; empty: nobody knows."""
+    facts: str
+    """That node's own store."""
     settings: int
     """A file with the settings; see `config/passing.py`."""
+
+    def place(self) -> "Place":
+        """Of the process, or of those that it starts."""
+        return Place(at=self.at, after=tuple(self.after), facts=self.facts)
 
     def to_text(self) -> str:
         """For the environment variable."""

@@ -7,6 +7,7 @@ from fastmq.contracts import Fabric
 from fastmq.fabric.claims import Claims
 from fastmq.fabric.cluster import Cluster
 from fastmq.fabric.elsewhere import Elsewhere
+from fastmq.fabric.facts import SharedFacts
 from fastmq.fabric.standins import StandIns
 
 
@@ -20,12 +21,14 @@ class Both:
         elsewhere: Elsewhere,
         claims: Claims,
         stand_ins: StandIns | None = None,
+        facts: SharedFacts | None = None,
     ) -> None:
         self._elsewhere = elsewhere
         self._claims = claims
         self._near = near
         self._cluster = cluster
         self._stand_ins = stand_ins
+        self._facts = facts
 
     async def start(self) -> None:
         """Connects.
@@ -34,6 +37,8 @@ class Both:
         """
         if self._near is not None:
             await self._near.start()
+        if self._facts is not None:
+            self._facts.start()
         await self._cluster.start()
 
     async def ready(self) -> None:
@@ -55,6 +60,8 @@ class Both:
         """Leaves the cluster, then the host."""
         if self._stand_ins is not None:
             await self._stand_ins.close()
+        if self._facts is not None:
+            await self._facts.close()
         await self._claims.close()
         await self._elsewhere.close()
         await self._cluster.close()

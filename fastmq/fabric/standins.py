@@ -101,7 +101,9 @@ class StandIns:
         )
         log.warning("stands in for a node", node=node, store=path)
         with passed(settings, str(path.parent)) as file:
-            told = StandIn(node=node, count=count, at=self._me, after=after, settings=file.fileno())
+            told = StandIn(
+                node=node, count=count, at=self._me, after=after, facts=str(self._store), settings=file.fileno()
+            )
             process = await _started(told)
         try:
             code = await process.wait()

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO, Final
 
 from fastmq import logs
@@ -56,7 +57,7 @@ def run(config: Config, count: int, arguments: Sequence[str], again: Callable[[]
         command = [sys.executable, *(["-P"] if is_script else []), "-m", "fastmq", *arguments]
         children = [
             Child(
-                Place(index=index, count=count, folder=folder, listeners=ports.of(index), at=of.at, after=of.after),
+                replace(of, index=index, count=count, folder=folder, listeners=ports.of(index)),
                 command,
                 environment(),
             )
