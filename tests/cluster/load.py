@@ -84,7 +84,7 @@ class Lasting:
             self._go_elsewhere()
             return
         try:
-            connack = client.connect(self.name, clean=False, props=LASTS)
+            connack = client.connect(self.name, clean=False, keep_alive=0, props=LASTS)
             if connack.code:  # who has its session is not there yet
                 self._go_elsewhere()
                 return
