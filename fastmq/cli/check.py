@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import click
 
 from fastmq.cli import settings
+from fastmq.config import location
 from fastmq.config.load import DEFAULT, Loaded
 from fastmq.config.schema import declared
 from fastmq.config.values import plain, shown
+from fastmq.errors import StartError
 
 
 class Row(NamedTuple):
@@ -27,7 +29,13 @@ def command(as_json: bool, **given: Any) -> None:
 
     Ends with 0 when `fastmq serve` would take them, else with 2 and a line for each wrong one.
     """
-    rows = _rows(settings.gather(**given))
+    loaded = settings.gather(**given)
+    try:
+        location.check(loaded.config)
+    except StartError as error:
+        click.echo(error, err=True)
+        sys.exit(settings.EXIT_WRONG_SETTING)
+    rows = _rows(loaded)
     if as_json:
         import orjson
 

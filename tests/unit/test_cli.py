@@ -119,6 +119,25 @@ def test_check_speaks_json() -> None:
     assert table["listen"]["value"] == ["tcp://127.0.0.1:1883"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        (["cluster.name=a/b"], "cluster.name"),
+        (["cluster.name=x", "cluster.join=10.0.0.7:port"], "cluster.join"),
+        (["store.engine=jetstream"], "cluster.name is missing"),
+        (["store.engine=jetstream", "cluster.name=x"], "jetstream.urls is empty"),
+        (["store.engine=jetstream", "cluster.name=x", "jetstream.urls=http://a"], "jetstream.urls: 'http://a'"),
+        (["store.engine=jetstream", "cluster.name=x", "jetstream.serve=true", "jetstream.listen=a:b"], "jetstream.l"),
+    ],
+    ids=lambda each: each[-1] if isinstance(each, list) else "",
+)
+def test_check_says_which_settings_do_not_go_together(settings: list[str], wrong: str) -> None:
+    result = run("check", *(word for each in settings for word in ("--set", each)))
+    assert result.exit_code == 2
+    assert wrong in result.stderr
+    assert result.stdout == ""
+
+
 def test_the_file_may_be_named_by_the_environment() -> None:
     Path("f.toml").write_text("[log]\nformat = 'json'\n")
     table = json.loads(run("check", "--json", FASTMQ_CONFIG="f.toml").stdout)
