@@ -33,7 +33,7 @@ RETRY_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
 LOOK_S: Final = 0.5
 """So long a starting node looks for others, unless it is to join some; then for as long as a node has to answer."""
-SYNC_S: Final = 10.0
+SYNC_S: Final = 15.0
 
 log = logs.get("cluster")
 
@@ -48,6 +48,8 @@ class Member:
         self.is_up = True
         self.is_ready = False
         self.is_connected = False
+        self.knows: set[tuple[str, int]] | None = None
+        """Whom it waits for, or would; None: it has not said yet."""
         self.lost = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.forgetting: asyncio.TimerHandle | None = None
@@ -83,6 +85,8 @@ class Cluster:
         self._bus.on_up = self._on_up
         self._bus.on_down = self._on_down
         self._bus.on_stream = self._on_stream
+        self._is_ready = asyncio.Event()
+        self.hear("members", self._on_members)
         remotes = hub.remotes
         # The workers of this node have said first what they want to hear.
         self._near = (remotes.on_lost, remotes.on_ready, remotes.on_told)
@@ -99,18 +103,36 @@ class Cluster:
         await self._bus.start()
 
     async def ready(self) -> None:
-        """Returns when those that are there have said what their clients want, who would miss what is published now."""
+        """Returns when all have said what their clients want, who would miss what is published now.
+
+        All are those that are there, and whom these know; one that is away is waited for, but not for ever.
+        """
         loop = asyncio.get_running_loop()
         joins = bool(self._settings.join or self._settings.dns)
         deadline = loop.time() + (self._settings.lease_s if joins else LOOK_S)
         while loop.time() < deadline and not (self._members and joins):
             await self._wait(deadline)
         deadline = loop.time() + SYNC_S
-        while loop.time() < deadline and any(each.is_up and not each.is_ready for each in self._members.values()):
+        while loop.time() < deadline and not self._is_complete():
             await self._wait(deadline)
+        self._is_ready.set()
         others = ",".join(sorted({each.peer.node for each in self.members()})) or "none"
         log.info("is a node of the cluster", name=self._settings.name, node=self.me.node, others=others)
         loop.call_later(self._forget_after_s, self._settle)
+
+    def _is_complete(self) -> bool:
+        there = {where: each for where, each in self._members.items() if each.is_up}
+        known = set[tuple[str, int]]().union(*(each.knows or () for each in there.values()))
+        ready = {where for where, each in there.items() if each.is_ready and each.knows is not None}
+        return there.keys() | {where for where in known if where[0] != self.me.node} <= ready
+
+    async def served(self) -> None:
+        """Returns when this node is ready."""
+        await self._is_ready.wait()
+
+    def _on_members(self, member: Member, value: Any, _body: bytes) -> None:
+        member.knows = {(str(node), int(worker)) for node, worker in value}
+        self._changed.set()
 
     async def _wait(self, deadline: float) -> None:
         self._changed.clear()
@@ -196,6 +218,7 @@ class Cluster:
 
     def _meet(self, member: Member) -> None:
         if member.is_ready and member.is_connected:
+            self.tell(member, "members", list(self._members))
             for call in self.on_ready:
                 call(member)
 
@@ -243,6 +266,7 @@ class Cluster:
             member.forgetting = None
         member.peer = peer
         member.is_up = True
+        member.knows = None
         at = {"at": peer.at} if peer.at != peer.node else {}
         log.info("a node is there", node=member.name, version=peer.version, **at)
         if member.task is not None:
@@ -276,6 +300,8 @@ class Cluster:
         self._indexes.pop(member.index, None)
         with contextlib.suppress(RuntimeError):
             self._hub.remotes.remove(member.index)
+            for each in self.members():  # who is starting need not wait for it either
+                self.tell(each, "members", list(self._members))
         self._changed.set()
         log.warning("a node is given up: nothing is kept for its clients any more", node=member.name)
 

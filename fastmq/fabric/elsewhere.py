@@ -88,6 +88,8 @@ class Elsewhere:
             log.rarely("warning", "take", "a client of another node was not taken", node=peer.node, reason=error)
             stream.close()
             return
+        # What it publishes would miss those who have not said yet that they want it.
+        await self._cluster.served()
         descriptor = stream.detach()
         if self._hub.sinks.adopt(descriptor, listener, data, known) < 0:
             socket.socket(fileno=descriptor).close()
