@@ -147,7 +147,7 @@ cdef void take_window(State* x, Session* s, uint64_t first) noexcept nogil:
         if released == NULL:     # the store keeps packet ids only as deliveries, and deliveries only of a message
             released = stored_new(j, j.last_message + 1, 0, 0)
             if released == NULL:
-                journal_break(j) # its packet id could be forgotten
+                journal_break(j)  # its packet id could be forgotten
                 continue
             j.last_message += 1
             memset(&p, 0, sizeof(Publish))
