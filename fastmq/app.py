@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from fastmq import logs
+from fastmq import __version__, logs
 from fastmq.auth.build import build_access, build_chain, build_enhanced
 from fastmq.auth.chain import Chain
 from fastmq.auth.work import Work
@@ -243,6 +243,8 @@ def _join(worker: Worker, config: Config, whole: Config, place: Place, node: str
         missing_s = jetstream.stand_in_after_s + jetstream.timeout_s
     me = Peer(node, place.index, place.count, instance, place.at or node)
     cluster = Cluster(worker.hub, settings, me, forget_after_s)
+    began = time.monotonic()
+    cluster.on_asked = lambda: {**_status(worker), "uptime_s": round(time.monotonic() - began)}
     elsewhere = Elsewhere(worker.hub, cluster, config.listen)
     quorum = Quorum(worker.hub, cluster, settings.quorum)
     claims = Claims(worker.hub, cluster, elsewhere, settings.claim_timeout_s, missing_s, quorum)
@@ -253,6 +255,19 @@ def _join(worker: Worker, config: Config, whole: Config, place: Place, node: str
     if not place.at and place.index == 0:
         shared = SharedFacts(cluster, worker.facts, worker.facts.watch)
     worker.join(Both(local, cluster, elsewhere, claims, stand_ins, shared), handover, claims)
+
+
+def _status(worker: Worker) -> dict[str, Any]:
+    """How it is, for `fastmq cluster status`."""
+    figures = worker.figures()
+    shown = ("subscriptions", "retained", "publish_received", "publish_sent", "publish_dropped", "memory_bytes")
+    return {
+        "version": __version__,
+        "connections": figures["connections"],
+        "sessions": figures["sessions"],
+        "backlog_bytes": figures["cluster_backlog_bytes"],
+        **{name: figures[name] for name in shown},
+    }
 
 
 def _starter(loop: asyncio.AbstractEventLoop, place: Place, stop: asyncio.Event) -> Starter:

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "passwd": Entry("fastmq.cli.passwd", "Add, change and delete the users of a password file."),
     "users": Entry("fastmq.cli.users", "List, add, change and delete the users in the broker's store."),
     "bans": Entry("fastmq.cli.bans", "List, add and delete the bans in the broker's store."),
+    "cluster": Entry("fastmq.cli.cluster", "Say which nodes of a cluster are there, and how they are."),
     "acl": Entry("fastmq.cli.acl", "Say what a client may publish and subscribe to, and why."),
     "pub": Entry("fastmq.cli.pub", "Publish messages."),
     "sub": Entry("fastmq.cli.sub", "Subscribe, and print what arrives."),

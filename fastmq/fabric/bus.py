@@ -7,12 +7,10 @@ threads of its own: all that they do is to put what came where the loop finds it
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import secrets
 import socket
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +21,11 @@ from fastmq.config.cluster import ClusterSettings, endpoint
 from fastmq.errors import StartError
 from fastmq.fabric.seeds import AGAIN_S, Seeds
 from fastmq.fabric.stream import HEADER, Kind, Stream
+from fastmq.fabric.zenoh_config import bracketed, configuration, keep
 
 PROTOCOL: Final = 1
 """The version that this program speaks. One that a later version understands stays, for upgrades node by node."""
 CONNECT_S: Final = 5.0
-BLOCKED_US: Final = 100_000
-"""So long a peer whose connection is full may hold the loop up; then Zenoh gives that connection up."""
 INBOX_MAX: Final = 8192
 """Frames. What comes above is thrown away, and the streams see the gap."""
 
@@ -80,6 +77,8 @@ class Bus:
         self.on_up: Callable[[Peer], None] | None = None
         self.on_down: Callable[[Peer], None] | None = None
         self.on_stream: Callable[[Peer, socket.socket], None] | None = None
+        self.on_asked: Callable[[], bytes] | None = None
+        """Says how this worker is, for `fastmq cluster`."""
         self._peers: dict[tuple[str, int], Peer] = {}
         self._seen: dict[tuple[str, int], set[Peer]] = {}
         """All that say to be this worker: for a moment, one that was replaced may be there, too."""
@@ -89,7 +88,8 @@ class Bus:
         self._zenoh: Any = None
         self._declared: list[Any] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._inbox: deque[tuple[str, bytes | bool]] = deque()
+        self._inbox: deque[tuple[str, Any]] = deque()
+        """Frames, tokens that came or went, and questions."""
         self._is_called = False
         self._secret_file = ""
         self._seeds = Seeds(settings)
@@ -127,6 +127,7 @@ class Bus:
         to = f"fastmq/{name}/to/{self.me.node}/{self.me.worker}"
         self._declared = [
             session.declare_subscriber(to, lambda sample: self._came("", sample.payload.to_bytes())),
+            session.declare_queryable(ask_key(name, self.me), lambda query: self._came("", query)),
             session.liveliness().declare_token(f"fastmq/{name}/up/{self.me.key}"),
             session.liveliness().declare_subscriber(
                 f"fastmq/{name}/up/**",
@@ -136,66 +137,14 @@ class Bus:
         ]
 
     def _config(self, seeds: list[str]) -> dict[str, Any]:
-        settings = self._settings
-        protocol = "tls" if settings.tls_ca else "tcp"
-        host, port = endpoint(settings.listen)
+        host, port = endpoint(self._settings.listen)
         is_elsewhere = self.me.at not in ("", self.me.node)
         if self.me.worker or is_elsewhere:  # who knows one worker of this node knows all
             first = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-            seeds = [*seeds, f"{_bracketed(first)}:{port}"]
-        listen = f"{protocol}/{_bracketed(host)}:{0 if is_elsewhere else port + self.me.worker}"
-        transport: dict[str, Any] = {
-            "link": {
-                "tx": {
-                    "lease": round(settings.lease_s * 1000),
-                    "queue": {
-                        "congestion_control": {"block": {"wait_before_close": BLOCKED_US}},
-                        "size": {"data": 16},  # all the room that there can be, so that nobody blocks who is slow only
-                    },
-                },
-                "rx": {"max_message_size": 1 << 20},
-            },
-            "shared_memory": {"enabled": False},
-        }
-        if settings.tls_ca:
-            transport["link"]["tls"] = {
-                "root_ca_certificate": settings.tls_ca,
-                "listen_certificate": settings.tls_certificate,
-                "listen_private_key": settings.tls_key,
-                "connect_certificate": settings.tls_certificate,
-                "connect_private_key": settings.tls_key,
-                "enable_mtls": True,
-                "verify_name_on_connect": False,  # addresses of nodes change; who is signed by the CA is one of them
-            }
-        if settings.secret:
-            password = _password(settings.name, settings.secret)
-            self._secret_file = _secret_file(settings.name, password)
-            transport["auth"] = {
-                "usrpwd": {
-                    "user": settings.name,
-                    "password": password,
-                    "dictionary_file": self._secret_file,
-                }
-            }
-        scouting: dict[str, Any] = {
-            "multicast": {"enabled": bool(settings.multicast)},
-            # Without `multihop`, a broken link between two nodes that are no seeds of each other never came back.
-            "gossip": {"enabled": True, "multihop": True},
-        }
-        if settings.multicast:
-            scouting["multicast"]["address"] = settings.multicast
-        return {
-            "mode": "peer",
-            "listen": {"endpoints": [listen], "exit_on_failure": True, "timeout_ms": 0},
-            "connect": {
-                "endpoints": [f"{protocol}/{seed}" for seed in seeds],
-                "exit_on_failure": False,  # a node that is to be joined may start later
-                "timeout_ms": -1,
-                "retry": {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 1.5},
-            },
-            "scouting": scouting,
-            "transport": transport,
-        }
+            seeds = [*seeds, f"{bracketed(first)}:{port}"]
+        listen = f"{bracketed(host)}:{0 if is_elsewhere else port + self.me.worker}"
+        self._secret_file = keep(self._settings)
+        return configuration(self._settings, listen, seeds, self._secret_file)
 
     async def _follow(self, seeds: list[str]) -> None:
         """While nobody is there, a name that has other addresses now is used: Zenoh takes none after its start."""
@@ -239,7 +188,7 @@ class Bus:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        self.on_up = self.on_down = self.on_stream = None
+        self.on_up = self.on_down = self.on_stream = self.on_asked = None
         await self._close_session()
 
     async def _close_session(self) -> None:
@@ -264,11 +213,11 @@ class Bus:
 
     # -- from Zenoh's threads ------------------------------------------------------------------------------------------
 
-    def _came(self, key: str, what: bytes | bool) -> None:
+    def _came(self, key: str, what: Any) -> None:
         loop = self._loop
         if loop is None:
             return
-        if len(self._inbox) >= INBOX_MAX and isinstance(what, bytes):
+        if len(self._inbox) >= INBOX_MAX and not isinstance(what, bool):
             return
         self._inbox.append((key, what))
         if not self._is_called:
@@ -284,8 +233,15 @@ class Bus:
             key, what = self._inbox.popleft()
             if isinstance(what, bytes):
                 self._on_frame(what)
-            else:
+            elif isinstance(what, bool):
                 self._on_token(key, what)
+            else:
+                self._on_question(what)
+
+    def _on_question(self, query: Any) -> None:
+        if self.on_asked is not None:
+            with contextlib.suppress(self._zenoh.ZError):  # who asked has gone
+                query.reply(ask_key(self._settings.name, self.me), self.on_asked())
 
     def _on_token(self, key: str, is_up: bool) -> None:
         try:
@@ -378,21 +334,9 @@ class Bus:
         )
 
 
-def _password(name: str, secret: str) -> str:
-    """What is proven instead of the secret: of characters that Zenoh's file can have, and slow to guess."""
-    return hashlib.scrypt(secret.encode(), salt=name.encode(), n=1 << 14, r=8, p=1).hex()
-
-
-def _secret_file(user: str, password: str) -> str:
-    """A file that Zenoh reads who may come in from, for this user only."""
-    descriptor, path = tempfile.mkstemp(prefix="fastmq-cluster-")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{user}:{password}\n")
-    return path
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def ask_key(cluster: str, peer: Peer) -> str:
+    """Where a worker is asked."""
+    return f"fastmq/{cluster}/ask/{peer.node}/{peer.worker}/{peer.instance:016x}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -82,6 +82,9 @@ class Cluster:
         """Who wants to know of members that can be told something, and have said what their clients want."""
         self.on_client: Callable[[Peer, socket.socket, int, int], Coroutine[Any, Any, None]] | None = None
         """Takes a client's connection from another node, whose sizes have been read."""
+        self.on_asked: Callable[[], dict[str, Any]] | None = None
+        """Says how this worker is."""
+        self._bus.on_asked = self._answer
         self._bus.on_up = self._on_up
         self._bus.on_down = self._on_down
         self._bus.on_stream = self._on_stream
@@ -193,6 +196,10 @@ class Cluster:
         :raises OSError: it does not answer.
         """
         return await self._bus.connect(member.peer)
+
+    def _answer(self) -> bytes:
+        sees = sorted({each.name for each in self.members()})
+        return orjson.dumps({"sees": sees, **(self.on_asked() if self.on_asked is not None else {})})
 
     # -- the engine's side ---------------------------------------------------------------------------------------------
 
