@@ -84,15 +84,14 @@ class Changes:
         before = self._stamps.get(key)
         return before is None or stamp > before
 
-    def local(self, values: Mapping[str, bytes], now_ms: int) -> dict[str, Stamp]:
-        """Stamps for what was changed here without one; `now_ms` 0: they lose against all others."""
+    def local(self, changes: Mapping[str, bytes | None], now_ms: int) -> dict[str, Stamp]:
+        """Stamps for what of these was changed here, without one; `now_ms` 0: they lose against all others."""
         ms = max(now_ms, self._newest_ms + 1) if now_ms else 0
-        there = {key: digest_of(value) for key, value in values.items() if not key.startswith(STAMPS)}
-        there |= {key: "" for key, stamp in self._stamps.items() if key not in there}
+        digests = {key: digest_of(value) for key, value in changes.items()}
         return {
             key: Stamp(ms, self._node, digest)
-            for key, digest in there.items()
-            if (known := self._stamps.get(key)) is None or known.digest != digest
+            for key, digest in digests.items()
+            if digest != ("" if (known := self._stamps.get(key)) is None else known.digest)
         }
 
     def forgettable(self, now_ms: int) -> list[str]:
@@ -114,6 +113,8 @@ class SharedFacts:
         self._facts = facts
         self._changes = Changes(cluster.me.node)
         self._is_loaded = self._is_new = False
+        self._seen: Mapping[str, bytes | None] = {}
+        """The values that have been looked at."""
         self._incoming: dict[str, tuple[Stamp, bytes | None]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -160,14 +161,19 @@ class SharedFacts:
                 self._changes.put(key, Stamp(int(ms), str(node), str(digest)))
             except (ValueError, TypeError):  # it is stamped anew
                 log.warning("the stamp of a fact cannot be read", key=key)
+        # What was removed while this node was not running is missing from the first values.
+        self._seen = dict.fromkeys(key for key, stamp in self._changes.all().items() if stamp.digest)
         # What a node has that was never in a cluster is merged: it takes the place of nothing.
         self._is_new = not self._changes.all()
 
     async def _step(self) -> None:
         """Takes what has changed here, then what others have told."""
-        values = self._facts.under("")
+        values = {key: value for key, value in self._facts.under("").items() if not key.startswith(STAMPS)}
         now_ms = time.time_ns() // 1_000_000
-        mine = self._changes.local(values, 0 if self._is_new else now_ms)
+        seen = self._seen
+        changed: dict[str, bytes | None] = {key: value for key, value in values.items() if seen.get(key) != value}
+        changed |= dict.fromkeys(seen.keys() - values.keys())
+        mine = self._changes.local(changed, 0 if self._is_new else now_ms)
         self._is_new, self._is_loaded = False, True
         if mine:
             await self._facts.put({STAMPS + key: _stored(stamp) for key, stamp in mine.items()})
@@ -176,6 +182,7 @@ class SharedFacts:
             entries = [_entry(key, stamp, values.get(key)) for key, stamp in mine.items()]
             for member in self._others():
                 self._send(member, entries)
+        self._seen = values
         told = {key: each for key, each in self._incoming.items() if self._changes.is_news(key, each[0])}
         if told:
             await self._facts.put(
