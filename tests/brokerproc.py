@@ -25,7 +25,7 @@ from typing import IO, Final
 
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S = 60.0  # a replicated store waits for a quorum
-STOP_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 40.0  # without a quorum, a store is waited for, and so is who stands in
 
 # What must never appear in a broker's log, whatever a client does to it.
 FATAL_MARKS: Final = (

@@ -38,6 +38,17 @@ class ReplicatedNodes(Nodes):
         }
         return super().start(name, listen or self.listens[name], **settings)
 
+    def close(self) -> None:
+        """Those that run end cleanly, at once: the last ones have no quorum."""
+        left = list(self.running.values())
+        try:
+            with ThreadPoolExecutor(len(NAMES)) as pool:
+                for stopped in [pool.submit(each.stop) for each in left]:
+                    stopped.result()
+        finally:
+            for broker in left:
+                broker.kill()
+
     def start_all(self) -> None:
         """All at once: the first one waits for a quorum."""
         with ThreadPoolExecutor(len(NAMES)) as pool:
