@@ -24,21 +24,11 @@ from fastmq.config.reload import merged
 from fastmq.config.schema import Config
 from fastmq.config.share import divided
 from fastmq.errors import ConfigError, Fenced, StartError, StoreError
-from fastmq.fabric.both import Both
-from fastmq.fabric.bus import Peer
-from fastmq.fabric.claims import Claims
-from fastmq.fabric.cluster import Cluster
-from fastmq.fabric.elsewhere import Elsewhere
-from fastmq.fabric.facts import SharedFacts
 from fastmq.fabric.handover import Handover
 from fastmq.fabric.local import Local
-from fastmq.fabric.quorum import Quorum
-from fastmq.fabric.standins import StandIns
 from fastmq.notify import Parent, Starter, Systemd
 from fastmq.store.facts_elsewhere import FactsElsewhere
-from fastmq.store.jetstream import Stream
 from fastmq.store.loading import Progress
-from fastmq.store.replicated import ReplicatedFactsElsewhere, ReplicatedStore
 from fastmq.store.sqlite import SqliteStore, no_progress
 
 if sys.platform != "win32":
@@ -74,6 +64,9 @@ def open_store(
     try:
         if settings.engine == "sqlite":
             return (FactsElsewhere if place.index else SqliteStore)(path, settings.size_max_bytes, **options)
+        from fastmq.store.jetstream import Stream
+        from fastmq.store.replicated import ReplicatedFactsElsewhere, ReplicatedStore
+
         return (ReplicatedFactsElsewhere if "facts_path" in options else ReplicatedStore)(
             path,
             Stream(config.jetstream, config.cluster, node, place.index),
@@ -232,6 +225,17 @@ def _join(worker: Worker, config: Config, whole: Config, place: Place, node: str
         if local is not None:
             worker.join(local, handover)
         return
+    # Only now: who is alone starts sooner without them.
+    from fastmq.fabric.both import Both
+    from fastmq.fabric.bus import Peer
+    from fastmq.fabric.claims import Claims
+    from fastmq.fabric.cluster import Cluster
+    from fastmq.fabric.elsewhere import Elsewhere
+    from fastmq.fabric.facts import SharedFacts
+    from fastmq.fabric.quorum import Quorum
+    from fastmq.fabric.standins import StandIns
+    from fastmq.store.replicated import ReplicatedStore
+
     settings, jetstream = config.cluster, config.jetstream
     # The later one of two is higher.
     instance = time.time_ns() // 1_000_000 << 22 | secrets.randbits(22)

@@ -1,11 +1,11 @@
 """`fastmq serve` as a process: how it starts, what it says, and how it ends."""
 
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,14 +47,20 @@ def test_it_listens_and_stops_with_code_0(number: signal.Signals) -> None:
         assert "Traceback" not in process.stderr.read()
 
 
+def spent_s() -> float:
+    """Processor time of all processes that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def test_it_starts_in_half_a_second() -> None:
-    """At best, since this measures the program and not the machine's other work."""
+    """At best, and of the processor's time: it measures the program and not the machine's other work."""
     seconds = []
     for _ in range(20):
-        began = time.perf_counter()
+        before = spent_s()
         with serving("--listen", "tcp://127.0.0.1:0") as process:
             address(process)
-            seconds.append(time.perf_counter() - began)
+        seconds.append(spent_s() - before)
         if min(seconds) < 0.5:
             return
     pytest.fail(f"it took {min(seconds):.2f} s at best")
