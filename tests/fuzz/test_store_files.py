@@ -133,9 +133,9 @@ def damage_values(path: Path, rng: random.Random) -> None:
 @pytest.mark.timeout(60)
 def test_a_damaged_file_is_opened_or_refused(sound: Path, tmp_path: Path, damage: object, suffix: str) -> None:
     assert callable(damage)
-    until, rounds, salvaged, found = time.monotonic() + SECONDS, 0, 0, 0
+    until, rounds, salvaged, found = time.monotonic() + SECONDS, 0, 0, 0  # a slow machine needs longer for 11 rounds
     whole = {record for batch in batches(12) for record in batch}
-    while time.monotonic() < until or (suffix == "" and salvaged == 0 and rounds < 1000):  # few rounds if it is slow
+    while time.monotonic() < until or rounds <= 10 or (suffix == "" and salvaged == 0 and rounds < 1000):
         rng = random.Random(rounds)
         rounds += 1
         folder = tmp_path / str(rounds)
@@ -156,7 +156,6 @@ def test_a_damaged_file_is_opened_or_refused(sound: Path, tmp_path: Path, damage
             assert not any(file.name.endswith(".copy") for file in folder.iterdir())
         found += len(whole & loaded)
         shutil.rmtree(folder)
-    assert rounds > 10
     assert salvaged or suffix == "-wal"
     # Most of it is there most of the time: each round damages little.
     assert found / rounds > 0.3 * len(whole)
