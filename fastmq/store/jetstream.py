@@ -239,6 +239,8 @@ class Stream:
                 subscription = None  # the server that had it may be gone
                 continue
             for message in messages:
+                if message.metadata.sequence.stream <= done:
+                    continue  # when its server has gone, a consumer may go on from further back
                 done = message.metadata.sequence.stream
                 headers = message.headers or {}
                 if PART not in headers:
